@@ -1,0 +1,1 @@
+"""What the models are trained and judged on: Lightning modules, data and measurements."""
