@@ -1,0 +1,1 @@
+"""Softmax attention under any interval mask: `op.attention`, masks in `masks`."""

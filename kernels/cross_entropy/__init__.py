@@ -1,0 +1,1 @@
+"""Next-token loss from hidden states without (tokens, vocabulary) logits: `op`."""

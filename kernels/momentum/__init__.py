@@ -1,0 +1,1 @@
+"""Strictly causal geometric sums of value vectors: `op.momentum`."""

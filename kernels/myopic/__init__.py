@@ -1,0 +1,1 @@
+"""Attention whose backward gives keys and values only their own position's gradient: `op`."""
