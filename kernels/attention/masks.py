@@ -56,9 +56,21 @@ class Mask:
         return self.lengths is not None or self.ids is not None
 
     @property
+    def batch(self) -> int | None:
+        """The number of samples that the mask tells apart; None when it treats all alike."""
+        sizes = [x.shape[0] for x in (self.lengths,) if x is not None and x.dim() == 1]
+        sizes += [x.shape[0] for x in (self.ids,) if x is not None and x.dim() == 2]
+        return max(sizes, default=None)
+
+    @property
     def is_plain_causal(self) -> bool:
         """True for causal() and nothing else."""
         return self.is_causal and self.window is None and not self.blocks and not self.per_sample
+
+    @property
+    def is_plain_blockwise(self) -> bool:
+        """True for blockwise_causal(block) and nothing else."""
+        return self.block is not None and self.window is None and not self.per_sample
 
     @property
     def is_full(self) -> bool:
@@ -157,9 +169,7 @@ class Mask:
         if not isinstance(other, Mask):
             return NotImplemented
         plain = self._plain() == other._plain()
-        return (
-            plain and _same(self.lengths, other.lengths) and _same(self.ids, other.ids)
-        )
+        return plain and _same(self.lengths, other.lengths) and _same(self.ids, other.ids)
 
     def __hash__(self) -> int:
         return hash(self._plain())
