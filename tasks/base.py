@@ -1,0 +1,80 @@
+"""What every task shares with every other: optimisation, the budget, and token-weighted means.
+
+A task is a LightningModule that holds one model of the zoo. It says what a batch costs
+(`training_step`) and what is measured (`validation_step`, `test_step`); all that is left of a
+training loop is Lightning's.
+"""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torchmetrics import SumMetric
+
+from tasks.optim import AdamW, Budget, schedule_lambda
+
+
+class Task(lightning.LightningModule):
+    """A model, how it is optimised, and for how long."""
+
+    def __init__(self, *, model: nn.Module, optim: AdamW, budget: Budget, seed: int = 0):
+        super().__init__()
+        self.model = model
+        self.optim = optim
+        self.budget = budget
+        self.seed = seed
+        self.train_seconds = 0.0  # time spent training, validation left out; see callbacks.Meter
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optim.optimizer(self.model)
+        factor = schedule_lambda(self.optim.schedule, self.budget, lambda: self.train_seconds)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draws dropout from (seed, batch, rank) alone, so that a resumed run draws the same."""
+        if self._draws:
+            micro = self.trainer.fit_loop.total_batch_idx
+            torch.manual_seed(hash((self.seed, micro, self.global_rank)) & (2**63 - 1))
+
+    @property
+    def _draws(self) -> bool:
+        return getattr(self.model, "dropout", 0.0) > 0
+
+    def results(self) -> dict[str, Any]:
+        """What the task adds to results.json beside the logged metrics."""
+        return {}
+
+
+class TokenMeans(nn.Module):
+    """Loss sums of an evaluation, so that means are weighted by tokens and bits by bytes.
+
+    Sums run in float64 over all batches and ranks: how the tokens were batched does not matter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nats, self.tokens, self.bytes = (
+            SumMetric().set_dtype(torch.float64) for _ in range(3)
+        )
+
+    def update(self, nats: Tensor, tokens: Tensor | int, num_bytes: Tensor | int) -> None:
+        """Adds a batch's summed loss, its predicted tokens, and the bytes that they spell."""
+        self.nats.update(nats)
+        self.tokens.update(tokens)
+        self.bytes.update(num_bytes)
+
+    def compute(self) -> dict[str, Tensor]:
+        """loss in nats per token, perplexity, bits per byte."""
+        loss = self.nats.compute() / self.tokens.compute()
+        bits = self.nats.compute() / (self.bytes.compute() * torch.log(torch.tensor(2.0).double()))
+        return {"loss": loss, "ppl": loss.exp(), "bits_per_byte": bits}
+
+    def reset(self) -> None:
+        """Starts a new evaluation."""
+        for metric in (self.nats, self.tokens, self.bytes):
+            metric.reset()

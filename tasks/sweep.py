@@ -1,0 +1,66 @@
+"""Many runs from one command: where they live, how an interrupted sweep goes on, what it ends with."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from tasks.run_folder import read_json, say
+
+
+def sweep_folder(_root_: DictConfig) -> str:
+    """Hydra resolver `sweep_folder:`: a new folder, or with sweep.resume=true that of the newest
+    sweep that was started with the same choices."""
+    root = Path(_root_.paths.root) / "sweeps"
+    if _root_.sweep.resume:
+        wanted = _choices(OmegaConf.to_container(_root_.hydra.overrides.task, resolve=False))
+        for folder in sorted(root.glob("*/*"), reverse=True):
+            saved = folder / "multirun.yaml"
+            if saved.is_file():
+                hydra = yaml.safe_load(saved.read_text())["hydra"]
+                if _choices(hydra["overrides"]["task"]) == wanted:
+                    return str(folder)
+    stamp = datetime.datetime.now()
+    return str(root / f"{stamp:%Y-%m-%d}" / f"{stamp:%H-%M-%S-%f}")
+
+
+def _choices(overrides: Any) -> list[str]:
+    return sorted(o for o in overrides if not o.startswith("sweep.resume="))
+
+
+def register_resolver() -> None:
+    """Makes `${sweep_folder:}` known to the config; called before Hydra composes."""
+    if not OmegaConf.has_resolver("sweep_folder"):
+        OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True)
+
+
+def is_done(folder: Path) -> bool:
+    """True where a sweep's job has nothing left to do."""
+    return read_json(folder / "status.json").get("status") == "finished"
+
+
+class Comparison(Callback):
+    """Hydra callback: when the last job of a sweep has ended, compares them all."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from zoo.report import compare
+
+        folder = Path(config.hydra.sweep.dir)
+        runs = [
+            path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+        ]
+        failed = {
+            path.name: read_json(path / "status.json").get("error")
+            for path in runs
+            if not is_done(path)
+        }
+        written = compare([folder], baseline=config.sweep.get("baseline"))
+        for path in written.values():
+            say(f"comparison: {path}")
+        if failed:
+            lines = "".join(f"\n  {folder / name}: {error}" for name, error in failed.items())
+            say(f"error: {len(failed)} of {len(runs)} runs did not finish{lines}")
+            raise SystemExit(1)

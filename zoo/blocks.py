@@ -1,0 +1,33 @@
+"""How a layer is put together."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from kernels.attention.masks import Mask
+from zoo.cache import LayerCache
+from zoo.positions.base import Position
+
+
+class PreNorm(nn.Module):
+    """x += mixer(norm(x)); x += mlp(norm(x)): the residual stream itself is never normalised."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        mixer: nn.Module,
+        mlp: nn.Module,
+        norm: Callable[[int], nn.Module],
+    ):
+        super().__init__()
+        self.mixer_norm = norm(width)
+        self.mixer = mixer
+        self.mlp_norm = norm(width)
+        self.mlp = mlp
+
+    def forward(
+        self, x_BTC: Tensor, position: Position, mask: Mask, cache: LayerCache | None = None
+    ) -> Tensor:
+        x_BTC = x_BTC + self.mixer(self.mixer_norm(x_BTC), position, mask, cache)
+        return x_BTC + self.mlp(self.mlp_norm(x_BTC))

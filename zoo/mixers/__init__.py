@@ -1,0 +1,1 @@
+"""Token mixers, one class a file; each owns its projections and wraps an operation of `kernels`."""
