@@ -92,7 +92,9 @@ def xpos(
         raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
     T, S, D = q_BHTD.shape[-2], k_BGSD.shape[-2], q_BHTD.shape[-1]
     if T > S:
-        raise ValueError(f"xpos: {T} queries but {S} keys: the queries must be the last of the keys")
+        raise ValueError(
+            f"xpos: {T} queries but {S} keys: the queries must be the last of the keys"
+        )
     centre = offset + S // 2 if centre is None else centre
     positions = torch.arange(offset, offset + S, device=q_BHTD.device)
     wide = torch.promote_types(q_BHTD.dtype, torch.float32)
