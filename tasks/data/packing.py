@@ -1,0 +1,172 @@
+"""Windows of a split's tokens, as a model wants them.
+
+The documents of a split stand end to end (see `tokenizers` for what stands between them). Window i
+reads tokens [iT, iT + T) and predicts [iT + 1, iT + T + 1), so side by side the windows predict
+every token but the very first exactly once.
+
+Attention does not cross a boundary between documents (unless `cross_documents`): `documents_BT`
+says which document each position belongs to. With an `eos`, the first token of a document is
+predicted from the `eos` before it, and the `eos` from the end of the document before: both are fair
+targets, and none is left out. Without one, the first token of a document would have to be predicted
+from text that it does not belong to: its target is IGNORED.
+
+Shapes: B windows, T context length, N tokens of the split.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.data.arrow import read_batch
+
+IGNORED = -100
+
+_CHUNK = 1 << 24
+
+
+class PackedDataset(torch.utils.data.Dataset):
+    """The windows of one split of a tokens stage, memory-mapped; safe to send to workers.
+
+    path: `{split}.arrow` of `tasks.data.tokens`. max_tokens: predict no more than these (None: all);
+    the order of val and test documents makes the beginning a random sample.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | Path,
+        context_length: int,
+        cross_documents: bool = False,
+        max_tokens: int | None = None,
+    ):
+        self.path = Path(path)
+        self.context_length = context_length
+        self.cross_documents = cross_documents
+        self.max_tokens = max_tokens
+        self._open()
+
+    def _open(self) -> None:
+        about = json.loads((self.path.parent / "tokenizer.json").read_text())
+        self.vocab_size: int = about["vocab_size"]
+        self.eos: int | None = about["eos"]
+        batch = read_batch(self.path)
+        tokens = batch["tokens"].values.to_numpy(zero_copy_only=True)
+        self.offsets: np.ndarray = batch["tokens"].offsets.to_numpy(zero_copy_only=True)
+        self.rows: np.ndarray = batch["document"].to_numpy(zero_copy_only=True)
+        table = self.path.parent / "token_bytes.npy"
+        self._table = np.load(table) if table.exists() else None
+        self._spans = None
+        if self._table is None:
+            self._spans = batch["spans"].values.to_numpy(zero_copy_only=True)
+        end = len(tokens) if self.max_tokens is None else min(len(tokens), self.max_tokens + 1)
+        self.tokens: np.ndarray = tokens[:end]
+        width = min(self.context_length + 1, max(end, 1))
+        self._windows = np.lib.stride_tricks.sliding_window_view(self.tokens, width)
+
+    def __reduce__(self) -> tuple:
+        settings = (self.path, self.context_length, self.cross_documents, self.max_tokens)
+        return _reopen, settings
+
+    def __len__(self) -> int:
+        """Windows side by side, the last one perhaps shorter."""
+        return -(-max(len(self.tokens) - 1, 0) // self.context_length)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Window `index` as a batch of one."""
+        return self.batch([index])
+
+    def at(self, starts: np.ndarray) -> dict[str, Tensor]:
+        """Windows that start at any token, whole: 0 ≤ start ≤ N - T - 1.
+
+        Returns `tokens_BT`, `targets_BT` int64 and, where a boundary falls into a window that must
+        not be crossed, `documents_BT` int32 (which document of the split).
+        """
+        window = self._windows[starts]
+        batch = {
+            "tokens_BT": torch.from_numpy(window[:, :-1].astype(np.int64)),
+            "targets_BT": torch.from_numpy(window[:, 1:].astype(np.int64)),
+        }
+        self._mark(batch, np.asarray(starts))
+        return batch
+
+    def batch(self, indices: Any) -> dict[str, Any]:
+        """Windows of the row of windows, for evaluation: every target counts in exactly one.
+
+        Positions past the end have token 0 and target IGNORED, and so has all of window -1, which
+        fills up a batch. Returns what `at` does, and `bytes`: those of text under the batch's
+        targets, an int64 scalar.
+        """
+        index_B = np.asarray(indices, dtype=np.int64)
+        starts = np.maximum(index_B, 0) * self.context_length
+        at_BT = starts[:, None] + np.arange(self.context_length)
+        last = max(len(self.tokens) - 1, 0)
+        valid = (at_BT < last) & (index_B >= 0)[:, None]
+        tokens = np.where(valid, self.tokens[np.minimum(at_BT, last)], 0)
+        following = np.minimum(at_BT + 1, last)
+        targets = np.where(valid, self.tokens[following].astype(np.int64), IGNORED)
+        batch = {
+            "tokens_BT": torch.from_numpy(tokens.astype(np.int64)),
+            "targets_BT": torch.from_numpy(targets),
+        }
+        self._mark(batch, starts)
+        counted = batch["targets_BT"].numpy() != IGNORED
+        batch["bytes"] = torch.tensor(int(self.token_bytes(following[counted]).sum()))
+        return batch
+
+    def _mark(self, batch: dict[str, Tensor], starts: np.ndarray) -> None:
+        """Adds `documents_BT` where a window has a boundary, and ignores targets across it."""
+        if self.cross_documents:
+            return
+        T = self.context_length
+        first_B = np.searchsorted(self.offsets, starts, side="right") - 1
+        ends = self.offsets[np.minimum(first_B + 1, len(self.offsets) - 1)]
+        marks_targets = self.eos is None
+        split = np.flatnonzero((ends < starts + T + marks_targets) & (ends < len(self.tokens)))
+        if not len(split):
+            return
+        documents_BT = np.repeat(first_B.astype(np.int32)[:, None], T, axis=1)
+        for b in split:
+            inside = self.offsets[first_B[b] + 1 :]
+            inside = inside[: np.searchsorted(inside, starts[b] + T, side="right")]
+            inside = inside[inside < len(self.tokens)] - starts[b]
+            np.add.at(documents_BT[b], inside[inside < T], 1)
+            documents_BT[b] = first_B[b] + np.cumsum(documents_BT[b] - first_B[b])
+            if marks_targets:
+                batch["targets_BT"][b, torch.from_numpy(inside - 1)] = IGNORED
+        if (documents_BT[:, 0] != documents_BT[:, -1]).any():
+            batch["documents_BT"] = torch.from_numpy(documents_BT)
+
+    def token_bytes(self, places: np.ndarray | slice) -> np.ndarray:
+        """Bytes of text under the tokens at these places of `tokens`."""
+        if self._table is not None:
+            return self._table[self.tokens[places]]
+        assert self._spans is not None
+        return self._spans[places]
+
+    def targets(self) -> "np.ndarray":
+        """Places in `tokens` of all that is predicted: what baselines are judged on too."""
+        places = np.arange(1, len(self.tokens))
+        if self.eos is None and not self.cross_documents:
+            return np.setdiff1d(places, self.offsets, assume_unique=True)
+        return places
+
+    def num_bytes(self) -> int:
+        """Bytes of text under all targets."""
+        ignored = 0
+        total = 0
+        for start in range(1, len(self.tokens), _CHUNK):
+            total += int(self.token_bytes(slice(start, start + _CHUNK)).sum(dtype=np.int64))
+        if self.eos is None and not self.cross_documents:
+            starts = self.offsets[(self.offsets > 0) & (self.offsets < len(self.tokens))]
+            ignored = int(self.token_bytes(starts).sum(dtype=np.int64))
+        return total - ignored
+
+
+def _reopen(path: Path, context_length: int, cross: bool, max_tokens: int | None) -> PackedDataset:
+    return PackedDataset(
+        path=path, context_length=context_length, cross_documents=cross, max_tokens=max_tokens
+    )

@@ -1,0 +1,95 @@
+"""The second stage: documents to integers, one Arrow file a split.
+
+Each file is one record batch with a row a document:
+
+    tokens     list<uint8|16|32>   eos, then the ids of the document
+    document   int64               its row in the documents stage
+    spans      list<uint32>        bytes of text under each token; only for tokenizers without a
+                                   `token_bytes` table (which is kept as token_bytes.npy instead)
+
+Being one batch, the values of `tokens` are one contiguous array: what the windows are cut from.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data.arrow import Column, ragged, write_batch
+from tasks.data.documents import Documents
+from tasks.data.progress import progress
+from tasks.data.stage import stage
+from tasks.data.tokenizers import Tokenizer
+
+_FORMAT = 1
+_BATCH_CHARACTERS = 1 << 20
+_BATCH_TEXTS = 4096
+
+
+def prepare_tokens(
+    documents: Documents, rows: dict[str, np.ndarray], tokenizer: Tokenizer, key: dict, cache: Path
+) -> Path:
+    """Folder with `{split}.arrow` for each split of `rows`, built now unless it is cached.
+
+    key: what `rows` depends on. The tokenizer must be trained.
+    """
+
+    def build(folder: Path) -> None:
+        table = tokenizer.token_bytes()
+        if table is not None:
+            np.save(folder / "token_bytes.npy", table)
+        about = {"vocab_size": tokenizer.vocab_size, "eos": tokenizer.eos}
+        (folder / "tokenizer.json").write_text(json.dumps(about))
+        total = int(sum(documents.sizes[r].sum() for r in rows.values()))
+        with progress("tokenizing", total, unit="B") as advance:
+            for split, chosen in rows.items():
+                _write(folder, split, documents, chosen, tokenizer, advance)
+
+    key = {"format": _FORMAT, "documents": documents.folder.name, **key, **tokenizer.fingerprint}
+    return stage(cache, "tokens", key, build)
+
+
+def _write(folder, split, documents: Documents, rows: np.ndarray, tokenizer: Tokenizer, advance):
+    with ExitStack() as files:
+
+        def column(name: str, dtype: np.dtype | type) -> Column:
+            return files.enter_context(Column(folder / f"{split}.{name}.raw", dtype))
+
+        tokens, offsets = column("tokens", tokenizer.dtype), column("offsets", np.int64)
+        document, spans = column("document", np.int64), column("spans", np.uint32)
+        columns = [tokens, offsets, document, spans]
+        offsets.append([0])
+        document.append(rows)
+        eos = np.array([] if tokenizer.eos is None else [tokenizer.eos], dtype=tokenizer.dtype)
+        spanned = tokenizer.token_bytes() is None
+        for texts in _batches(documents.texts(rows)):
+            encoded = tokenizer.encode_batch(texts)
+            lengths = np.fromiter((len(ids) + len(eos) for ids in encoded), np.int64)
+            offsets.append(tokens.length + np.cumsum(lengths))
+            tokens.append(np.concatenate([part for ids in encoded for part in (eos, ids)]))
+            if spanned:
+                covered = tokenizer.byte_spans(texts)
+                none = np.zeros(len(eos), dtype=np.uint32)
+                spans.append(np.concatenate([part for s in covered for part in (none, s)]))
+            advance(sum(len(text) for text in texts))
+    batch = {"tokens": ragged(offsets, tokens), "document": document.array()}
+    if spanned:
+        batch["spans"] = ragged(offsets, spans)
+    write_batch(folder / f"{split}.arrow", batch)
+    for finished in columns:
+        finished.discard()
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH_CHARACTERS or len(batch) >= _BATCH_TEXTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
