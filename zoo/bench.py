@@ -6,7 +6,6 @@ noisy: such ratios repeat within a few percent where milliseconds do not.
 
     step      forward, backward, AdamW: 6 layers, width 256, 4 heads, T 256, B 8
     memory    growth of the peak resident size over three steps, each in a fresh process
-    train.py  the Trainer with its logging against a raw loop over the same model and batches
 """
 
 import argparse
@@ -154,18 +153,28 @@ def ratios(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
 
 def memory(name: str, vocab_size: int) -> float:
     """MB that three training steps add to the peak resident size, in a fresh process."""
-    code = (
-        "import resource, torch; torch.set_num_threads(1)\n"
-        "from zoo import bench\n"
-        f"model = bench.Bare({vocab_size}) if {name!r} == 'bare' else bench.zoo_model({name!r}, {vocab_size})\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-        f"step = bench.step_of(model, {vocab_size})\n"
-        "before = peak()\n"
-        "for _ in range(3): step()\n"
-        "print(peak() - before)"
-    )
+    model = f"Bare({vocab_size})" if name == "bare" else f"zoo_model({name!r}, {vocab_size})"
+    code = f"from zoo import bench; print(bench.growth(bench.{model}, {vocab_size}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(out.stdout.split()[-1])
+
+
+def growth(model: nn.Module, vocab_size: int) -> float:
+    """MB that three training steps add to this process's peak (Linux: its mark can be reset)."""
+    torch.set_num_threads(1)
+    step = step_of(model, vocab_size)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak_mb()
+    for _ in range(3):
+        step()
+    return _peak_mb() - before
+
+
+def _peak_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmHWM in /proc/self/status: memory is measured on Linux only")
 
 
 def main(arguments: list[str] | None = None) -> int:
