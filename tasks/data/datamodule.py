@@ -13,6 +13,7 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader
 
+from tasks.data.baselines import baselines
 from tasks.data.corpora import Corpus, Document
 from tasks.data.documents import Documents, prepare_documents
 from tasks.data.loaders import (
@@ -176,6 +177,22 @@ class TextData(lightning.LightningDataModule):
         if split not in self._datasets:
             raise KeyError(f"{split!r}: not a split of this data; it has {[*self._datasets]}")
         return self._datasets[split]
+
+    def baselines(self) -> dict[str, float]:
+        """`baseline/{uniform,unigram,bigram,xz}_bits_per_byte` of the test split; see `baselines`.
+
+        Nothing where the test split is empty.
+        """
+        self.prepare()
+        if "test" not in self._datasets:
+            return {}
+        test = self._datasets["test"]
+        started = int(np.searchsorted(test.offsets, len(test.tokens)))
+        assert self._documents is not None
+        texts = self._documents.texts(test.rows[:started])
+        return baselines(
+            self._datasets["train"], self._datasets.get("val"), test, texts, self.cache_dir
+        )
 
     # ---- loaders
 
