@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.attention.masks import Mask
 from kernels.attention.pieces import Piece, cut
+from kernels.attention.reference import grouped
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -42,42 +43,30 @@ def attention(
     q_previous_BHTD: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(out, lse), both differentiable in q, k, v and q_previous. All tensors on the CPU."""
-    return _Attention.apply(q_BHTD, k_BGSD, v_BGSD, q_previous_BHTD, slopes, mask, scale)
+    return _attention(q_BHTD, k_BGSD, v_BGSD, q_previous_BHTD, slopes, scale, *mask.fields())
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, q_previous, slopes, mask, scale):
-        out, lse = forward(q, k, v, q_previous, slopes, mask, scale)
-        ctx.save_for_backward(q, k, v, q_previous, slopes, out, lse)
-        ctx.mask, ctx.scale = mask, scale
-        ctx.set_materialize_grads(False)
-        return out, lse
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_out, grad_lse):
-        q, k, v, q_previous, slopes, out, lse = ctx.saved_tensors
-        grads = backward(
-            grad_out, grad_lse, q, k, v, q_previous, slopes, out, lse, ctx.mask, ctx.scale
-        )
-        return *grads, None, None, None
-
-
-def forward(
+@torch.library.custom_op("transformer_zoo::attention_cpu", mutates_args=())
+def _attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     q_previous: Tensor | None,
     slopes: Tensor | None,
-    mask: Mask,
     scale: float | None,
+    is_causal: bool,
+    window: int | None,
+    blocks: list[int],
+    lengths: Tensor | None,
+    ids: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """(out, lse) of the tensors as given, without autograd."""
     B, H, T, _ = q.shape
-    plan = cut(mask, T, k.shape[2], local=slopes is not None)
-    biases = _Biases(mask, T, k.shape[2], slopes, q)
-    if len(plan) == 1 and plan[0].rows == T and plan[0].keys == k.shape[2] and slopes is None:
+    k, v = grouped(k, H), grouped(v, H)
+    S = k.shape[2]
+    mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
+    plan = cut(mask, T, S, local=slopes is not None)
+    biases = _Biases(mask, T, S, slopes, q)
+    if len(plan) == 1 and plan[0].rows == T and plan[0].keys == S and slopes is None:
         triangle = plan[0].kind == "causal"
         return _flash(q, k, v, 0.0, triangle, attn_mask=biases.of(plan[0]), scale=scale)
     out = q.new_empty(B, T, H, v.shape[-1]).transpose(1, 2)
@@ -101,8 +90,9 @@ def forward(
     return out, lse
 
 
-def backward(
-    grad_out: Tensor | None,
+@torch.library.custom_op("transformer_zoo::attention_cpu_backward", mutates_args=())
+def _attention_backward(
+    grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
     k: Tensor,
@@ -111,27 +101,31 @@ def backward(
     slopes: Tensor | None,
     out: Tensor,
     lse: Tensor,
-    mask: Mask,
     scale: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients of q, k, v and q_previous."""
-    T, D = q.shape[-2:]
-    grad_out = torch.zeros_like(out) if grad_out is None else grad_out
-    plan = cut(mask, T, k.shape[2], local=slopes is not None)
-    biases = _Biases(mask, T, k.shape[2], slopes, q)
+    is_causal: bool,
+    window: int | None,
+    blocks: list[int],
+    lengths: Tensor | None,
+    ids: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and q_previous (empty where there is none)."""
+    H, T, D = q.shape[1:]
+    G, S = k.shape[1:3]
+    k, v = grouped(k, H), grouped(v, H)
+    mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
+    plan = cut(mask, T, S, local=slopes is not None)
+    biases = _Biases(mask, T, S, slopes, q)
     if slopes is not None:
         lse = lse + biases.row_shift(plan)
     if grad_lse is not None:
         # dS = P (dP - delta + dlse): a column of ones in v whose output gradient is dlse, and whose
         # output counts as 0 in delta, adds dlse to dP and nothing else.
         scale = D**-0.5 if scale is None else scale
-        pad = (0, _PAD)
-        q, k, out = (torch.nn.functional.pad(x, pad) for x in (q, k, out))
-        q_previous = None if q_previous is None else torch.nn.functional.pad(q_previous, pad)
-        v, grad_out = (torch.nn.functional.pad(x, pad) for x in (v, grad_out))
+        q, k, v, out, grad_out = (F.pad(x, (0, _PAD)) for x in (q, k, v, out, grad_out))
+        q_previous = None if q_previous is None else F.pad(q_previous, (0, _PAD))
         v[..., D], grad_out[..., D] = 1.0, grad_lse
     dq, dk, dv = (torch.zeros_like(x.transpose(1, 2)).transpose(1, 2) for x in (q, k, v))
-    dq_previous = None if q_previous is None else torch.zeros_like(dq)
+    dq_previous = q.new_empty(0) if q_previous is None else torch.zeros_like(dq)
     for piece in plan:
         bias = biases.of(piece)
         queries, dqueries = q, dq
@@ -147,9 +141,45 @@ def backward(
             for total, grad in zip((dq4, dk4, dv4), _flipped(piece, *grads)):
                 total.add_(grad)
     if grad_lse is not None:
-        dq, dk, dv = dq[..., :D], dk[..., :D], dv[..., :D]
-        dq_previous = None if dq_previous is None else dq_previous[..., :D]
+        dq, dk, dv = (x[..., :D].clone() for x in (dq, dk, dv))
+        dq_previous = dq_previous if q_previous is None else dq_previous[..., :D].clone()
+    if G != H:
+        dk, dv = (x.unflatten(1, (G, -1)).sum(2) for x in (dk, dv))
     return dq, dk, dv, dq_previous
+
+
+@_attention.register_fake
+def _(q, k, v, *_):
+    B, H, T, _ = q.shape
+    lse = q.new_empty(B, T, H, dtype=torch.promote_types(q.dtype, torch.float32))
+    return q.new_empty(B, T, H, v.shape[-1]).transpose(1, 2), lse.transpose(1, 2)
+
+
+@_attention_backward.register_fake
+def _(grad_out, grad_lse, q, k, v, q_previous, *_):
+    grads = [torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (q, k, v)]
+    return *grads, q.new_empty(0) if q_previous is None else torch.empty_like(grads[0])
+
+
+def _setup(ctx, inputs, output):
+    q, k, v, q_previous, slopes, ctx.scale, ctx.is_causal, ctx.window, ctx.blocks, lengths, ids = (
+        inputs
+    )
+    ctx.save_for_backward(q, k, v, q_previous, slopes, *output, lengths, ids)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad_out, grad_lse):
+    q, k, v, q_previous, slopes, out, lse, lengths, ids = ctx.saved_tensors
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    saved = (q, k, v, q_previous, slopes, out, lse, ctx.scale)
+    mask = (ctx.is_causal, ctx.window, ctx.blocks, lengths, ids)
+    dq, dk, dv, dq_previous = _attention_backward(grad_out, grad_lse, *saved, *mask)
+    return dq, dk, dv, None if q_previous is None else dq_previous, *[None] * 7
+
+
+_attention.register_autograd(_backward, setup_context=_setup)
 
 
 def _flipped(piece: Piece, *tensors: Tensor) -> tuple[Tensor, ...]:

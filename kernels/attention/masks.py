@@ -148,6 +148,10 @@ class Mask:
         ids = None if self.ids is None else self.ids.to(device)
         return Mask(self.is_causal, self.window, self.blocks, lengths, ids)
 
+    def fields(self) -> tuple[bool, int | None, list[int], Tensor | None, Tensor | None]:
+        """The mask as operator arguments: is_causal, window, blocks, lengths, ids."""
+        return self.is_causal, self.window, list(self.blocks), self.lengths, self.ids
+
     def __and__(self, other: Mask) -> Mask:
         windows = [w for w in (self.window, other.window) if w is not None]
         sizes = {*self.blocks, *other.blocks}
