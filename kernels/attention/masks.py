@@ -140,6 +140,14 @@ class Mask:
         s = torch.arange(S, device=lo.device)
         return (lo.unsqueeze(-1) <= s) & (s < hi.unsqueeze(-1))
 
+    def within(self, S: int) -> Mask:
+        """The same mask over positions 0..S-1, without the limits that hide nothing there."""
+        blocks = tuple(block for block in self.blocks if S > 2 * block)
+        window = None if self.window is not None and self.window >= S else self.window
+        if blocks == self.blocks and window == self.window:
+            return self
+        return Mask(self.is_causal, window, blocks, self.lengths, self.ids)
+
     def to(self, device: torch.device | str) -> Mask:
         """The same mask with its tensors, if it has any, on `device`."""
         if not self.per_sample:

@@ -43,6 +43,8 @@ def attention(
 
     ValueError for shapes that do not fit; RuntimeError where an explicit impl cannot run.
     """
+    if q_previous_BHTD is None:
+        mask = mask.within(k_BGSD.shape[2])
     if (
         impl == "auto"
         and mask.is_plain_causal

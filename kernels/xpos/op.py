@@ -59,12 +59,7 @@ def rotate(x_BHTD: Tensor, factors: Tensor, layout: str = "interleaved") -> Tens
     if layout not in ("interleaved", "half"):
         raise ValueError(f'layout must be "interleaved" or "half", got {layout!r}')
     if layout == "interleaved" and not torch.compiler.is_compiling():
-        x = x_BHTD.to(torch.promote_types(x_BHTD.dtype, factors.dtype))
-        if any(s % 2 for s in (*x.stride()[:-1], x.storage_offset())) or x.stride(-1) != 1:
-            x = x.contiguous()
-        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-        turned = pairs * torch.view_as_complex(factors)
-        return torch.view_as_real(turned).flatten(-2).to(x_BHTD.dtype)
+        return _RotatePairs.apply(x_BHTD, factors)
     real, imaginary = factors.unbind(-1)
     if layout == "half" and not torch.compiler.is_compiling():
         return _RotateHalf.apply(x_BHTD, real, imaginary)
@@ -170,6 +165,39 @@ def _rotate_real(x: Tensor, real: Tensor, imaginary: Tensor, layout: str) -> Ten
     turned = (a * real - b * imaginary, b * real + a * imaginary)
     both = torch.stack(turned, -1).flatten(-2) if layout == "interleaved" else torch.cat(turned, -1)
     return both.to(x.dtype)
+
+
+class _RotatePairs(torch.autograd.Function):
+    """Interleaved rotation as one complex product; its backward is that by the conjugate factors."""
+
+    @staticmethod
+    def forward(ctx, x, factors):
+        ctx.save_for_backward(factors)
+        return _rotate_pairs(x, factors)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (factors,) = ctx.saved_tensors
+        return _rotate_pairs(grad, factors * factors.new_tensor([1.0, -1.0])), None
+
+
+def _rotate_pairs(x: Tensor, factors: Tensor) -> Tensor:
+    """One widening copy, then the product in place.
+
+    Where heads lie side by side in memory (a projection's output), each token's heads are taken as
+    one long row: rows as short as a head would leave the vector units idle.
+    """
+    wide = torch.promote_types(x.dtype, factors.dtype)
+    if x.dim() == 4 and factors.dim() == 3 and x.stride(1) == x.shape[3] and x.stride(3) == 1:
+        B, H, T, D = x.shape
+        rows = x.transpose(1, 2).flatten(2).to(wide, copy=True)
+        pairs = torch.view_as_complex(rows.view(B, T, H * D // 2, 2))
+        pairs.mul_(torch.view_as_complex(factors.repeat(1, H, 1)))
+        return rows.view(B, T, H, D).transpose(1, 2).to(x.dtype)
+    rows = x.to(wide, copy=True, memory_format=torch.contiguous_format)
+    pairs = torch.view_as_complex(rows.unflatten(-1, (-1, 2)))
+    pairs.mul_(torch.view_as_complex(factors.contiguous()))
+    return rows.to(x.dtype)
 
 
 class _RotateHalf(torch.autograd.Function):
