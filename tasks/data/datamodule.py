@@ -29,6 +29,8 @@ from tasks.data.tokenizers import Tokenizer, load_tokenizer
 from tasks.data.tokens import prepare_tokens
 from tasks.errors import UserError
 
+_TRAINING_BYTES = 1 << 27  # of text that a tokenizer learns from at most, a random sample
+
 
 class TextData(lightning.LightningDataModule):
     """A corpus, packed.
@@ -129,8 +131,10 @@ class TextData(lightning.LightningDataModule):
             return self.tokenizer
         key = {"documents": documents.folder.name, **self.fractions, **self.tokenizer.fingerprint}
 
+        sample = documents.sample(rows, _TRAINING_BYTES)
+
         def build(folder: Path) -> None:
-            self.tokenizer.train(documents.texts(rows)).save(folder)
+            self.tokenizer.train(documents.texts(sample)).save(folder)
 
         return load_tokenizer(stage(self.cache_dir, "tokenizer", key, build))
 

@@ -84,6 +84,12 @@ class Documents:
             yield batch.take(pa.array(rows[start:end] - self._starts[place]))
             start = int(end)
 
+    def sample(self, rows: np.ndarray, max_bytes: int) -> np.ndarray:
+        """Those of `rows` with the lowest hashes, as many as fit (at least one), in order."""
+        ranked = rows[np.argsort(self.hashes[rows], kind="stable")]
+        fitting = int(np.searchsorted(np.cumsum(self.sizes[ranked]), max_bytes, side="right"))
+        return np.sort(ranked[: max(fitting, 1)])
+
     def split(self, *, val_fraction: float, test_fraction: float) -> dict[str, np.ndarray]:
         """Rows of train, val and test: disjoint, and together all.
 

@@ -58,9 +58,9 @@ class Tokenizer(ABC):
         """Bytes of text that each id covers (vocab_size,), or None where that depends on the text."""
         return None
 
-    def byte_spans(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Bytes that each token of each text covers, adding up to the text's own; for tokenizers
-        without `token_bytes`."""
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids of each text with the bytes of text that each covers, which add up to the text's own;
+        asked for only where `token_bytes` is None."""
         raise NotImplementedError
 
     @property

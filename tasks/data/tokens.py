@@ -65,14 +65,15 @@ def _write(folder, split, documents: Documents, rows: np.ndarray, tokenizer: Tok
         eos = np.array([] if tokenizer.eos is None else [tokenizer.eos], dtype=tokenizer.dtype)
         spanned = tokenizer.token_bytes() is None
         for texts in _batches(documents.texts(rows)):
-            encoded = tokenizer.encode_batch(texts)
+            if spanned:
+                encoded, covered = zip(*tokenizer.encode_spans(texts))
+                none = np.zeros(len(eos), dtype=np.uint32)
+                spans.append(np.concatenate([part for s in covered for part in (none, s)]))
+            else:
+                encoded = tokenizer.encode_batch(texts)
             lengths = np.fromiter((len(ids) + len(eos) for ids in encoded), np.int64)
             offsets.append(tokens.length + np.cumsum(lengths))
             tokens.append(np.concatenate([part for ids in encoded for part in (eos, ids)]))
-            if spanned:
-                covered = tokenizer.byte_spans(texts)
-                none = np.zeros(len(eos), dtype=np.uint32)
-                spans.append(np.concatenate([part for s in covered for part in (none, s)]))
             advance(sum(len(text) for text in texts))
     batch = {"tokens": ragged(offsets, tokens), "document": document.array()}
     if spanned:
