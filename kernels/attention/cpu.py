@@ -68,7 +68,9 @@ def _attention(
     biases = _Biases(mask, T, S, slopes, q)
     if len(plan) == 1 and plan[0].rows == T and plan[0].keys == S and slopes is None:
         triangle = plan[0].kind == "causal"
-        return _flash(q, k, v, 0.0, triangle, attn_mask=biases.of(plan[0]), scale=scale)
+        parts = _flash(q, k, v, 0.0, triangle, attn_mask=biases.of(plan[0]), scale=scale)
+        out, lse = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in parts)
+        return out, lse
     out = q.new_empty(B, T, H, v.shape[-1]).transpose(1, 2)
     lse = q.new_empty(B, T, H, dtype=torch.promote_types(q.dtype, torch.float32)).transpose(1, 2)
     for piece in plan:

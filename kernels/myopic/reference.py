@@ -15,40 +15,46 @@ keys before S - T get no gradient.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from kernels.attention.masks import Mask, causal
-from kernels.attention.reference import grouped
+from kernels.attention.masks import Mask
+from kernels.attention.reference import grouped, scores
 
 
 def myopic_attention(
     q_BHTD: Tensor,
     k_BGSD: Tensor,
     v_BGSD: Tensor,
-    mask: Mask | None = None,
+    mask: Mask,
     *,
     past: tuple[Tensor, Tensor] | None = None,
     scale: float | None = None,
     slopes: Tensor | None = None,
+    bias: Tensor | None = None,
+    q_previous_BHTD: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """(B, H, T, D), by dense scores and autograd."""
     H, T, D = q_BHTD.shape[1:]
     S = k_BGSD.shape[2]
-    scale = 1 / math.sqrt(D) if scale is None else scale
+    other_k, other_v = (x.detach() for x in ((k_BGSD, v_BGSD) if past is None else past))
     own_k, own_v = (grouped(x, H)[:, :, S - T :] for x in (k_BGSD, v_BGSD))
-    others = (k_BGSD, v_BGSD) if past is None else past
-    other_k, other_v = (grouped(x.detach(), H) for x in others)
-    t = torch.arange(S - T, S, device=q_BHTD.device)[:, None]
-    s = torch.arange(S, device=q_BHTD.device)
-    e = scale * (q_BHTD @ other_k.transpose(-1, -2))
-    e = torch.where(s == t, scale * (q_BHTD * own_k).sum(-1, keepdim=True), e)
-    if slopes is not None:
-        e = e - slopes.to(e.dtype)[:, None, None] * (t - s).abs()
-    visible = (mask or causal()).dense(T, S, q_BHTD.device)
-    visible = visible[:, None] if visible.dim() == 3 else visible
-    weights = e.masked_fill(~visible, -math.inf).softmax(-1)
-    own = weights.gather(-1, t.expand(*weights.shape[:3], 1))
-    return weights.masked_fill(s == t, 0.0) @ other_v + own * own_v
+    e = scores(
+        q_BHTD,
+        other_k,
+        mask,
+        scale=scale,
+        slopes=slopes,
+        bias=bias,
+        q_previous_BHTD=q_previous_BHTD,
+    )
+    # The diagonal's score, exchanged for the live key's by adding the difference.
+    scale = D**-0.5 if scale is None else scale
+    change = scale * (q_BHTD * (own_k - grouped(other_k, H)[:, :, S - T :])).sum(-1, keepdim=True)
+    t = torch.arange(S - T, S, device=e.device)[:, None]
+    own = torch.arange(S, device=e.device) == t
+    weights = torch.where(own, e + change, e).softmax(-1)
+    weights = torch.nn.functional.dropout(weights, dropout) if dropout else weights
+    diagonal = weights.gather(-1, t.expand(*weights.shape[:3], 1))
+    return weights.masked_fill(own, 0.0) @ grouped(other_v, H) + diagonal * own_v
