@@ -12,7 +12,6 @@ Small vocabularies take the plain form, which is faster there. Formulas and shap
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cross_entropy import reference

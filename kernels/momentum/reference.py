@@ -23,7 +23,7 @@ def momentum(
     documents: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(m (B, H, T, D), state (B, H, D)), by the dense (T, T) matrix."""
-    B, H, T, D = v_BHTD.shape
+    H, T = v_BHTD.shape[1:3]
     v = v_BHTD.to(torch.promote_types(v_BHTD.dtype, torch.float32))
     eta = torch.as_tensor(eta, dtype=v.dtype, device=v.device).expand(H)[:, None, None]
     run = document_numbers(documents, T, v.device)  # (1 or B, T)

@@ -10,6 +10,8 @@ Shapes: x, out (B, H, T, D); a (1 or B, 1 or H, 1 or T, 1); gain (1 or H, 1, 1);
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,7 @@ def _local(x: Tensor, a: Tensor, out: Tensor, reverse: bool) -> Tensor:
     factors = a.unbind(-2) if a.shape[-2] > 1 else (a.squeeze(-2),) * len(xs)
     order = range(len(xs) - 1, -1, -1) if reverse else range(len(xs))
     ys[order[0]].zero_()
-    for t, following in zip(order, order[1:]):
+    for t, following in pairwise(order):
         torch.addcmul(xs[t], ys[t], factors[t], out=ys[following])
     t = order[-1]
     return torch.addcmul(xs[t], ys[t], factors[t])

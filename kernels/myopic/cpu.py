@@ -103,7 +103,8 @@ def _myopic_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
-    (H, T), (G, S) = q.shape[1:3], k.shape[1:3]
+    T = q.shape[2]
+    G, S = k.shape[1:3]
     frozen = past_k is not None and past_v is not None
     q5, grad5 = (_fold(_exact(x), G) for x in (q, grad_out))
     lse5 = lse.unflatten(1, (G, -1)).unsqueeze(-1)
