@@ -81,10 +81,9 @@ def count_models(
     train: PackedDataset, val: PackedDataset | None, test: PackedDataset
 ) -> tuple[float, float]:
     """Bits of all test targets under the unigram and under the bigram."""
-    V = test.vocab_size
     asked = {"test": _Pairs(test)} | ({} if val is None else {"val": _Pairs(val)})
     codes = np.unique(np.concatenate([pairs.codes for pairs in asked.values()]))
-    singles, doubles = _count(train.tokens, codes, V)
+    singles, doubles = _count(train, codes)
     alpha = beta = 1.0
     if val is not None:
         alpha = min(_ALPHAS, key=lambda a: asked["val"].unigram_bits(singles, a))
@@ -134,8 +133,9 @@ def _code(before: np.ndarray, after: np.ndarray, V: int) -> np.ndarray:
     return before.astype(np.int64) * V + after
 
 
-def _count(tokens: np.ndarray, codes: np.ndarray, V: int) -> tuple[np.ndarray, np.ndarray]:
+def _count(train: PackedDataset, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How often each token has a successor (V,), and each of the sorted pair `codes` occurs."""
+    tokens, V = train.tokens, train.vocab_size
     singles = np.zeros(V, dtype=np.int64)
     doubles = np.zeros(V * V if V * V <= _DENSE else len(codes), dtype=np.int64)
     starts = np.arange(0, len(tokens) - 1, _CHUNK)
@@ -151,4 +151,5 @@ def _count(tokens: np.ndarray, codes: np.ndarray, V: int) -> tuple[np.ndarray, n
         else:
             place = np.minimum(np.searchsorted(codes, pairs), len(codes) - 1)
             doubles += np.bincount(place[codes[place] == pairs], minlength=len(codes))
+        train.forget()
     return singles, doubles[codes] if V * V <= _DENSE else doubles

@@ -29,7 +29,7 @@ from tasks.data.tokenizers import Tokenizer, load_tokenizer
 from tasks.data.tokens import prepare_tokens
 from tasks.errors import UserError
 
-_TRAINING_BYTES = 1 << 27  # of text that a tokenizer learns from at most, a random sample
+_TRAINING_BYTES = 1 << 26  # of text that a tokenizer learns from at most, a random sample
 
 
 class TextData(lightning.LightningDataModule):

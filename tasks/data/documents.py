@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.data.arrow import Column, read_batch, write_batch
+from tasks.data.arrow import Column, Mapped, read_batch, write_batch
 from tasks.data.corpora import Corpus, Document
 from tasks.data.progress import progress
 from tasks.data.stage import stage
@@ -30,6 +30,7 @@ SPLITS = ("train", "val", "test")
 _FORMAT = 1
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 8192
+_FORGET_BYTES = 1 << 20
 _SCHEMA = pa.schema(
     [("text", pa.large_string()), ("id", pa.large_string()), ("meta", pa.large_string())]
 )
@@ -46,7 +47,7 @@ class Documents:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        index = read_batch(folder / "index.arrow")
+        index = read_batch(Mapped(folder / "index.arrow"))
         self.hashes: np.ndarray = index["hash"].to_numpy()
         self.sizes: np.ndarray = index["bytes"].to_numpy()
 
@@ -54,8 +55,12 @@ class Documents:
         return len(self.hashes)
 
     @cached_property
+    def _map(self) -> Mapped:
+        return Mapped(self.folder / "documents.arrow")
+
+    @cached_property
     def _reader(self) -> pa.RecordBatchFileReader:
-        return pa.ipc.open_file(pa.memory_map(str(self.folder / "documents.arrow")))
+        return pa.ipc.open_file(pa.BufferReader(self._map.buffer))
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -77,12 +82,17 @@ class Documents:
         """Neighbouring rows of one batch are taken together."""
         places = np.searchsorted(self._starts, rows, side="right") - 1
         ends = np.flatnonzero(np.diff(places, append=-1)) + 1
-        start = 0
+        start, passed = 0, 0
         for end in ends:
             place = places[start]
             batch = self._reader.get_batch(int(place)).select(columns)
             yield batch.take(pa.array(rows[start:end] - self._starts[place]))
+            passed += int(self.sizes[rows[start:end]].sum())
+            if passed > _FORGET_BYTES:
+                self._map.forget()
+                passed = 0
             start = int(end)
+        self._map.forget()
 
     def sample(self, rows: np.ndarray, max_bytes: int) -> np.ndarray:
         """Those of `rows` with the lowest hashes, as many as fit (at least one), in order."""
@@ -149,9 +159,7 @@ def _read(corpus: Corpus, folder: Path) -> None:
             sizes.append(lengths[new])
     if not counts:
         raise UserError("data: the corpus has no text; every document of it is empty")
-    write_batch(folder / "index.arrow", {"hash": hashes.array(), "bytes": sizes.array()})
-    hashes.discard()
-    sizes.discard()
+    write_batch(folder / "index.arrow", {"hash": hashes, "bytes": sizes})
     (folder / "batches.json").write_text(json.dumps(counts))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.data.arrow import read_batch
+from tasks.data.arrow import Mapped, read_batch
 
 IGNORED = -100
 
@@ -53,7 +53,8 @@ class PackedDataset(torch.utils.data.Dataset):
         about = json.loads((self.path.parent / "tokenizer.json").read_text())
         self.vocab_size: int = about["vocab_size"]
         self.eos: int | None = about["eos"]
-        batch = read_batch(self.path)
+        self._map = Mapped(self.path)
+        batch = read_batch(self._map)
         tokens = batch["tokens"].values.to_numpy(zero_copy_only=True)
         self.offsets: np.ndarray = batch["tokens"].offsets.to_numpy(zero_copy_only=True)
         self.rows: np.ndarray = batch["document"].to_numpy(zero_copy_only=True)
@@ -147,7 +148,11 @@ class PackedDataset(torch.utils.data.Dataset):
         assert self._spans is not None
         return self._spans[places]
 
-    def targets(self) -> "np.ndarray":
+    def forget(self) -> None:
+        """After a pass over many tokens: hands their pages back to the kernel."""
+        self._map.forget()
+
+    def targets(self) -> np.ndarray:
         """Places in `tokens` of all that is predicted: what baselines are judged on too."""
         places = np.arange(1, len(self.tokens))
         if self.eos is None and not self.cross_documents:
@@ -156,10 +161,10 @@ class PackedDataset(torch.utils.data.Dataset):
 
     def num_bytes(self) -> int:
         """Bytes of text under all targets."""
-        ignored = 0
-        total = 0
+        ignored, total = 0, 0
         for start in range(1, len(self.tokens), _CHUNK):
             total += int(self.token_bytes(slice(start, start + _CHUNK)).sum(dtype=np.int64))
+            self.forget()
         if self.eos is None and not self.cross_documents:
             starts = self.offsets[(self.offsets > 0) & (self.offsets < len(self.tokens))]
             ignored = int(self.token_bytes(starts).sum(dtype=np.int64))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.arrow import Column, ragged, write_batch
+from tasks.data.arrow import Column, write_batch
 from tasks.data.documents import Documents
 from tasks.data.progress import progress
 from tasks.data.stage import stage
@@ -59,7 +59,6 @@ def _write(folder, split, documents: Documents, rows: np.ndarray, tokenizer: Tok
 
         tokens, offsets = column("tokens", tokenizer.dtype), column("offsets", np.int64)
         document, spans = column("document", np.int64), column("spans", np.uint32)
-        columns = [tokens, offsets, document, spans]
         offsets.append([0])
         document.append(rows)
         eos = np.array([] if tokenizer.eos is None else [tokenizer.eos], dtype=tokenizer.dtype)
@@ -75,12 +74,12 @@ def _write(folder, split, documents: Documents, rows: np.ndarray, tokenizer: Tok
             offsets.append(tokens.length + np.cumsum(lengths))
             tokens.append(np.concatenate([part for ids in encoded for part in (eos, ids)]))
             advance(sum(len(text) for text in texts))
-    batch = {"tokens": ragged(offsets, tokens), "document": document.array()}
+    batch = {"tokens": (offsets, tokens), "document": document}
     if spanned:
-        batch["spans"] = ragged(offsets, spans)
+        batch["spans"] = (offsets, spans)
+    else:
+        spans.discard()
     write_batch(folder / f"{split}.arrow", batch)
-    for finished in columns:
-        finished.discard()
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
