@@ -9,6 +9,7 @@ that failed, was killed or is still going is shown as such and never counted.
     variants.py  grouping, labels                  stats.py     intervals and differences
     table.py     the comparison                    curves.py    lines for the figures
     text.py      CSV and Markdown                  page.py      the HTML page, with assets/
+    digits.py    numbers as text                   plots.py     the runs' own pictures
 """
 
 from zoo.report.build import compare

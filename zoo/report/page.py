@@ -18,14 +18,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from zoo.report import digits
 from zoo.report.curves import Figure, learning_figures, task_figures
 from zoo.report.metrics import Metric, split_condition
+from zoo.report.plots import embed_plots
 from zoo.report.runs import Run
 from zoo.report.table import Cell, Table
 from zoo.report.text import constants_text, run_count
 from zoo.report.variants import MISSING, differing
 
 ASSETS = Path(__file__).parent / "assets"
-MAX_PLOT_BYTES = 1_500_000  # of one picture
-MAX_PLOTS_BYTES = 8_000_000  # of all of them
+SCRIPTS = ("table", "scale", "chart", "page")
 MAX_COLOURED = 16  # eight hues, solid and dashed; beyond, only a focus is coloured
 FOCUS = 8
 
@@ -45,9 +45,9 @@ def to_html(table: Table, title: str) -> str:
     variants = table.variants
     runs = [run for variant in variants for run in variant.runs]
     learning, task = learning_figures(variants), task_figures(variants)
+    drawn = sorted({line.variant for figure in learning + task for line in figure.lines})
     columns, groups = _columns(table)
-    script = (ASSETS / "table.js").read_text() + (ASSETS / "chart.js").read_text()
-    script += (ASSETS / "page.js").read_text()
+    script = "".join((ASSETS / f"{part}.js").read_text(encoding="utf-8") for part in SCRIPTS)
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
@@ -55,7 +55,7 @@ def to_html(table: Table, title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pictures, left_out = _pictures(table)
+    pictures, left_out = embed_plots(table.variants)
     return environment.get_template("page.html").render(
         title=title,
         subtitle=_subtitle(table),
@@ -79,13 +79,14 @@ def to_html(table: Table, title: str) -> str:
         runs=[(run, v.label, digits.duration(run.duration)) for v in variants for run in v.runs],
         pictures=pictures,
         left_out=left_out,
-        style=(ASSETS / "page.css").read_text(),
+        style=(ASSETS / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=_safe_json(
             {
                 "labels": [variant.label for variant in variants],
-                "coloured": _coloured(table),
+                "drawn": drawn,
+                "coloured": _coloured(table, drawn),
                 "learning": [_pack(figure) for figure in learning],
                 "task": [_pack(figure) for figure in task],
             }
@@ -220,49 +221,21 @@ def _machines(runs: list[Run]) -> list[dict]:
     """Hardware and versions, each different combination once with the number of its runs."""
     groups: dict[tuple, int] = defaultdict(int)
     for run in runs:
-        host = {k: v for k, v in run.host.items() if k != "pid"}
-        if host or run.versions:
-            groups[tuple(host.items()), tuple(run.versions.items())] += 1
+        if run.host or run.versions:
+            groups[tuple(run.host.items()), tuple(run.versions.items())] += 1
     return [
         {"host": dict(host), "versions": dict(versions), "count": count}
         for (host, versions), count in groups.items()
     ]
 
 
-def _pictures(table: Table) -> tuple[list[dict], list[str]]:
-    """The runs' PNG files as data URIs within the size bounds, every variant's first seed before
-    any second one; and the names of those left out."""
-    queue = []
-    for row, variant in enumerate(table.variants):
-        for turn, run in enumerate(variant.runs):
-            queue += [(turn, row, run, path) for path in run.plots]
-    queue.sort(key=lambda item: item[:2])
-    shown, left_out, total = [], [], 0
-    for _, row, run, path in queue:
-        name = f"{run.name}/plots/{path.name}"
-        try:
-            size = path.stat().st_size
-            content = (
-                path.read_bytes() if size <= min(MAX_PLOT_BYTES, MAX_PLOTS_BYTES - total) else b""
-            )
-        except OSError:
-            content = b""
-        if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-            left_out.append(name)
-            continue
-        total += len(content)
-        uri = "data:image/png;base64," + base64.b64encode(content).decode()
-        shown.append({"row": row, "label": table.variants[row].label, "name": name, "uri": uri})
-    return sorted(shown, key=lambda picture: picture["row"]), left_out
-
-
-def _coloured(table: Table) -> list[int]:
-    """The variants that start in colour, in the order of the palette."""
-    rows = list(range(len(table.variants)))
-    if len(rows) <= MAX_COLOURED:
-        return rows
-    ranking = table.ranking(table.primary) if table.primary is not None else rows
-    return list(dict.fromkeys([table.baseline, *ranking, *rows]))[:FOCUS]
+def _coloured(table: Table, drawn: list[int]) -> list[int]:
+    """The variants that start in colour, in the order of the palette, out of those with a line."""
+    if len(table.variants) <= MAX_COLOURED:
+        return drawn
+    ranking = table.ranking(table.primary) if table.primary is not None else []
+    rows = dict.fromkeys([table.baseline, *ranking, *drawn])
+    return [row for row in rows if row in drawn][:FOCUS]
 
 
 def _pack(figure: Figure) -> dict:

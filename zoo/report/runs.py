@@ -8,8 +8,9 @@ import csv
 import json
 import math
 import os
-import platform
 import re
+import socket
+import textwrap
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,7 +38,8 @@ class Curve:
 
 @dataclass
 class Run:
-    """One run folder. `config` is flat (`optim.lr`), `results` holds the numbers of results.json."""
+    """One run folder. `config` is flat (`optim.lr`), `results` holds the numbers of results.json,
+    `host` the hardware without the machine's name."""
 
     folder: Path
     name: str
@@ -115,14 +117,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         for key, value in results.items()
         if isinstance(value, float) or (type(value) is int and abs(value) < 1 << 1000)
     }
-    run.error = str(status.get("error") or "").strip()
+    run.error = textwrap.shorten(str(status.get("error") or ""), 600, placeholder=" …")
     run.command = str(status.get("command") or "")
-    run.choices = {str(k): _text(v) for k, v in _mapping(status.get("choices")).items()}
+    choices = _mapping(status.get("choices"))
+    run.choices = {str(k): _text(v) for k, v in choices.items() if v not in (None, "null", "")}
     overrides = status.get("overrides")
     run.overrides = [str(item) for item in overrides] if isinstance(overrides, list) else []
-    run.host = {k: _text(v) for k, v in flatten(_mapping(status.get("host"))).items()}
+    host = flatten(_mapping(status.get("host")))
+    run.host = {k: _text(v) for k, v in host.items() if k not in ("host", "process")}
     run.versions = {k: _text(v) for k, v in flatten(_mapping(status.get("versions"))).items()}
-    run.started, run.finished = str(status.get("started") or ""), str(status.get("finished") or "")
+    run.finished = str(status.get("finished") or "")
+    # The time between a kill and its resumption is nobody's: such a run has no duration.
+    run.started = "" if status.get("resumed") else str(status.get("started") or "")
     run.status = _status(run, status, results)
     run.curves = _curves(run)
     series = _load(run, "series.json", json.loads)
@@ -224,8 +230,8 @@ def _status(run: Run, status: dict, results: dict) -> str:
 def _alive(folder: Path, status: dict) -> bool:
     """False where the process is known to be gone, or nothing was written for a long time."""
     host = _mapping(status.get("host"))
-    pid = status.get("pid", host.get("pid"))
-    here = host.get("name", host.get("hostname")) in (None, platform.node())
+    pid = status.get("process")
+    here = host.get("host") in (None, socket.gethostname())
     if isinstance(pid, int) and pid > 0 and here:
         try:
             os.kill(pid, 0)

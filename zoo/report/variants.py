@@ -175,5 +175,5 @@ def _choices(run: Run) -> dict[str, str]:
     return {
         name: value
         for name, value in run.choices.items()
-        if name.split("/")[0] not in IGNORED_ROOTS and value not in ("", "null", "None")
+        if name.split("/")[0] not in IGNORED_ROOTS
     }

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from zoo.report import compare, page
+from zoo.report import compare, plots
 from zoo.report.__main__ import main
 from zoo.report.curves import learning_figures, task_figures
 from zoo.report.runs import find_runs
@@ -127,7 +127,7 @@ def test_plots_are_embedded_within_bounds_first_seeds_first(sweep, monkeypatch, 
     folder = sweep(models=("gpt2", "xpos"), seeds=(0, 1))
     (folder / "0" / "plots" / "fake.png").write_text("<svg onload=alert(1)>")
     size = (folder / "0" / "plots" / "plot0.png").stat().st_size
-    monkeypatch.setattr(page, "MAX_PLOTS_BYTES", 2 * size)
+    monkeypatch.setattr(plots, "MAX_PLOTS_BYTES", 2 * size)
     html = compare([folder])["html"].read_text()
     shown = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', html)
     assert shown == ["0/plots/plot0.png", "2/plots/plot0.png"]

@@ -95,17 +95,17 @@ def test_damaged_metrics_do_not_hide_the_run(run_folder, tmp_path):
 def test_a_running_run_whose_process_is_gone_is_unfinished(run_folder, tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    dead = run_folder(tmp_path / "0", status="running", extra={"pid": gone.pid})
-    alive = run_folder(tmp_path / "1", status="running", extra={"pid": os.getpid()})
+    dead = run_folder(tmp_path / "0", status="running", extra={"process": gone.pid})
+    alive = run_folder(tmp_path / "1", status="running", extra={"process": os.getpid()})
     assert read_run(dead).status == "unfinished"
     assert read_run(alive).status == "running"
 
 
 def test_a_process_of_another_machine_is_not_looked_up_here(run_folder, tmp_path):
-    host = {"name": "another-machine"}
+    host = {"host": "another-machine"}
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    folder = run_folder(tmp_path / "0", status="running", extra={"pid": gone.pid, "host": host})
+    folder = run_folder(tmp_path / "0", status="running", extra={"process": gone.pid, "host": host})
     assert read_run(folder).status == "running"
 
 
@@ -166,3 +166,16 @@ def test_huge_and_odd_numbers_in_results_are_no_crash(run_folder, tmp_path):
     (folder / "results.json").write_text(text)
     run = read_run(folder)
     assert set(run.results) == {"e", "f", "g"}
+
+
+def test_the_error_is_one_line_and_a_resumed_run_has_no_duration(run_folder, tmp_path):
+    folder = run_folder(tmp_path / "0", error="one\ntwo  " + "three " * 500, status="failed")
+    assert read_run(folder).error.startswith("one two three three")
+    assert len(read_run(folder).error) <= 600
+    again = run_folder(tmp_path / "1", extra={"resumed": ["2026-01-06T10:00:00"]})
+    assert read_run(again).duration is None
+
+
+def test_the_machine_is_its_hardware_not_its_name(run_folder, tmp_path):
+    folder = run_folder(tmp_path / "0", extra={"host": {"cpu": "A", "host": "node17"}})
+    assert read_run(folder).host == {"cpu": "A"}

@@ -42,7 +42,8 @@ function paint() {
     swatch.firstElementChild.setAttribute("stroke-dasharray", dash ? "5 3" : "");
   }
   if (legend) {
-    for (const [v, button] of [...legend.children].entries()) {
+    for (const button of legend.children) {
+      const v = Number(button.dataset.v);
       button.setAttribute("aria-pressed", String(few ? visible[v] : slots[v] >= 0));
     }
   }
@@ -51,12 +52,13 @@ function paint() {
 
 function setUpLegend() {
   if (!legend) return;
-  for (const [v, name] of DATA.labels.entries()) {
+  for (const v of DATA.drawn) {
     const button = document.createElement("button");
     button.type = "button";
+    button.dataset.v = v;
     const swatch = element("svg", { class: "swatch", "data-v": v, viewBox: "0 0 18 8", "aria-hidden": "true" });
     element("line", { x1: 1, x2: 17, y1: 4, y2: 4 }, swatch);
-    button.append(swatch, name);
+    button.append(swatch, DATA.labels[v]);
     button.title = few ? "Click to hide or show" : "Click to colour or not";
     button.addEventListener("click", () => toggle(v));
     for (const [event, to] of [["mouseenter", v], ["mouseleave", null], ["focus", v], ["blur", null]]) {
