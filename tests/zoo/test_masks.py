@@ -89,7 +89,7 @@ def test_named_masks_take_the_training_length() -> None:
 
 def test_masks_refuse_what_makes_no_sense() -> None:
     """An odd training length has no half; a window of zero hides the token itself."""
-    with pytest.raises(ValueError, match="^context_length.*even"):
+    with pytest.raises(ValueError, match=r"^context_length.*even"):
         named.blockwise_causal(context_length=13)
     for bad in (0, -1):
         with pytest.raises(ValueError, match="window"):

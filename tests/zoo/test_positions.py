@@ -569,5 +569,5 @@ def test_bad_values_are_refused_by_name(cls, given: dict, name: str) -> None:
 def test_scalings_refuse_to_shrink(rule) -> None:
     """A stretch of zero or below would divide by zero or turn positions round."""
     for factor in (0.0, -2.0):
-        with pytest.raises(ValueError, match="^factor"):
+        with pytest.raises(ValueError, match=r"^factor"):
             rule(factor=factor)
