@@ -17,9 +17,10 @@ from tasks.loggers import finish_wandb
 
 run_folder.register_resolvers()
 sweep.register_resolver()
+CONF = str(Path(__file__).resolve().parent / "conf")
 
 
-@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """One run; returns the validation loss, which sweepers minimise."""
     from tasks.run import run, show_results

@@ -25,15 +25,28 @@ class Task(lightning.LightningModule):
         self.budget = budget
         self.seed = seed
         self.train_seconds = 0.0  # time spent training, validation left out; see callbacks.Meter
+        self.grad_norm = torch.tensor(float("nan"))  # of the latest step, before clipping
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optim.optimizer(self.model)
+        # Loss scaling (fp16) must see the gradients before they are clipped; fused AdamW unscales them.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = self.optim.optimizer(self.model, fused=fused)
         factor = schedule_lambda(self.optim.schedule, self.budget, lambda: self.train_seconds)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the norm of all gradients together, and remembers what it was."""
+        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draws dropout from (seed, batch, rank) alone, so that a resumed run draws the same."""
@@ -44,6 +57,17 @@ class Task(lightning.LightningModule):
     @property
     def _draws(self) -> bool:
         return getattr(self.model, "dropout", 0.0) > 0
+
+    def clock(self) -> dict[str, float]:
+        """How far training is: tokens seen and seconds spent, for the rows of metrics.csv."""
+        tokens = self.trainer.global_step * self.budget.tokens_per_step
+        return {"tokens": tokens, "seconds": round(self.train_seconds, 3)}
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Logs an evaluation's metrics at the number of steps that were trained."""
+        self.log_dict(metrics, logger=False)  # for callbacks: best checkpoint, early stopping
+        for logger in self.loggers:
+            logger.log_metrics({**self.clock(), **metrics}, step=self.trainer.global_step)
 
     def results(self) -> dict[str, Any]:
         """What the task adds to results.json beside the logged metrics."""

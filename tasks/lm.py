@@ -20,10 +20,14 @@ class LanguageModeling(Task):
         super().__init__(**shared)
         self.means = nn.ModuleDict({"val_means": TokenMeans(), "test_means": TokenMeans()})
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        return self.model.mean_loss(  # type: ignore[operator]
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss and the loss of each position, (B, T), in nats."""
+        return self.model.loss(  # type: ignore[operator]
             batch["tokens_BT"], batch["targets_BT"], documents_BT=batch.get("documents_BT")
         )
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self.loss(batch)[0]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate("val", batch)
@@ -38,14 +42,11 @@ class LanguageModeling(Task):
         self._report("test")
 
     def _evaluate(self, split: str, batch: dict[str, Any]) -> None:
-        losses_BT = self.model.losses(  # type: ignore[operator]
-            batch["tokens_BT"], batch["targets_BT"], documents_BT=batch.get("documents_BT")
-        )
+        _, losses_BT = self.loss(batch)
         count = (batch["targets_BT"] != -100).sum()
         self.means[f"{split}_means"].update(losses_BT.double().sum(), count, batch["bytes"])  # type: ignore[operator]
 
     def _report(self, split: str) -> None:
         means = self.means[f"{split}_means"]
-        for name, value in means.compute().items():  # type: ignore[operator]
-            self.log(f"{split}/{name}", value.float(), rank_zero_only=False)
+        self.report({f"{split}/{k}": float(v) for k, v in means.compute().items()})  # type: ignore[operator]
         means.reset()  # type: ignore[operator]

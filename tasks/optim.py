@@ -57,14 +57,14 @@ class AdamW:
         )
         self.schedule = schedule or Schedule()
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, *, fused: bool = True) -> torch.optim.Optimizer:
         """The optimiser of a model's trainable parameters."""
         return torch.optim.AdamW(
             decay_groups(model, self.weight_decay),
             lr=self.lr,
             betas=self.betas,
             eps=self.eps,
-            fused=True,
+            fused=fused,
         )
 
 
@@ -112,12 +112,12 @@ class Schedule:
 class Budget:
     """How long a run may last: whichever of its limits comes first.
 
-    Without any, 20 tokens a parameter (Hoffmann et al. 2022). Steps and tokens make a run
-    repeatable; minutes of training do not, since machines differ.
+    Without any, `default_tokens`. Steps and tokens make a run repeatable; minutes of training do
+    not, since machines differ.
     """
 
     tokens_per_step: int
-    parameters: int
+    default_tokens: int
     max_steps: int | None = None
     max_tokens: int | None = None
     max_minutes: float | None = None
@@ -134,7 +134,7 @@ class Budget:
         limits = [] if self.max_steps is None else [self.max_steps]
         tokens = self.max_tokens
         if not limits and tokens is None and self.max_minutes is None:
-            tokens = 20 * self.parameters
+            tokens = self.default_tokens
         if tokens is not None:
             limits.append(max(1, -(-tokens // self.tokens_per_step)))
         return min(limits, default=None)

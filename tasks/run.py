@@ -10,11 +10,13 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +33,9 @@ from zoo.flops import parameters_by_part, peak_flops, training_flops
 from zoo.load import build
 
 log = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notices on every start
+warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def run(config: dict[str, Any], folder: Path, *, continued: bool) -> dict[str, Any]:
@@ -63,9 +68,10 @@ def run(config: dict[str, Any], folder: Path, *, continued: bool) -> dict[str, A
     del state
     with torch.random.fork_rng():  # a peak measured here must not move the run's draws
         peak = peak_flops(trainer.strategy.root_device, _dtype(trainer))
-    trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
-    if trainer.received_sigterm:
-        raise SystemExit(128 + signal.SIGTERM)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
+    except SIGTERMException as stop:
+        raise SystemExit(128 + signal.SIGTERM) from stop
     return _results(config, folder, trainer, task, data, peak)
 
 
@@ -113,7 +119,7 @@ def _task(config: dict[str, Any], model: torch.nn.Module, trainer: lightning.Tra
         * config["model"]["context_length"]
         * trainer.accumulate_grad_batches
         * trainer.world_size,
-        parameters=sum(p.numel() for p in model.parameters()),
+        default_tokens=config["default_tokens"],
         max_steps=config.get("max_steps"),
         max_tokens=config.get("max_tokens"),
         max_minutes=config.get("max_minutes"),
@@ -122,7 +128,7 @@ def _task(config: dict[str, Any], model: torch.nn.Module, trainer: lightning.Tra
     trainer.fit_loop.epoch_loop.max_steps = -1 if steps is None else steps
     every = config.get("validate_every")
     if every is None:
-        every = max(1, math.ceil((steps or 4000) / 20))
+        every = max(1, math.ceil((steps or 4000) / 10))
     trainer.val_check_interval = every * trainer.accumulate_grad_batches
     return build(
         config["task"],
@@ -176,10 +182,8 @@ def _results(
         trainer.strategy.barrier()
     length = config["model"]["context_length"]
     steps, seconds = trainer.global_step, meter.seconds
-    tested = trainer.test(task, datamodule=data, verbose=False)
-    results: dict[str, Any] = {}
-    for metrics in tested:
-        results |= metrics
+    trainer.test(task, datamodule=data, verbose=False)
+    results: dict[str, Any] = {k: float(v) for k, v in trainer.callback_metrics.items()}
     if saver.best is not None:
         results |= {"val/loss": saver.best, "best_step": saver.best_step}
     model = task.model

@@ -130,24 +130,23 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return content  # type: ignore[return-value]
 
 
-def run_folder(_root_: DictConfig) -> str:
-    """Hydra resolver `run_folder:`: a new folder to the microsecond, or that of the run continued."""
+def run_folder(day: str, time: str, *, _root_: DictConfig) -> str:
+    """Hydra resolver `run_folder:DAY,TIME`: a folder named by them, or that of the run continued."""
     try:
         found = find_run(_root_)
     except UserError:
         found = None  # said again, as one line, when the run starts
     if found is not None:
         return str(found)
-    stamp = datetime.datetime.now()
     choices = _root_.hydra.runtime.choices
-    name = f"{stamp:%H-%M-%S-%f}-{choices.get('model')}-{choices.get('task')}"
-    return str(Path(_root_.paths.root) / f"{stamp:%Y-%m-%d}" / name)
+    name = f"{time}-{choices.get('model')}-{choices.get('task')}"
+    return str(Path(_root_.paths.root).absolute() / day / name)
 
 
 def register_resolvers() -> None:
-    """Makes `${run_folder:}` known to the config; called before Hydra composes."""
+    """Makes `${run_folder:…}` known to the config; called before Hydra composes."""
     if not OmegaConf.has_resolver("run_folder"):
-        OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True)
+        OmegaConf.register_new_resolver("run_folder", run_folder)
 
 
 def say(line: str) -> None:

@@ -1,6 +1,5 @@
 """Many runs from one command: where they live, how an interrupted sweep goes on, what it ends with."""
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from tasks.run_folder import read_json, say
 
 
-def sweep_folder(_root_: DictConfig) -> str:
-    """Hydra resolver `sweep_folder:`: a new folder, or with sweep.resume=true that of the newest
-    sweep that was started with the same choices."""
-    root = Path(_root_.paths.root) / "sweeps"
+def sweep_folder(day: str, time: str, *, _root_: DictConfig) -> str:
+    """Hydra resolver `sweep_folder:DAY,TIME`: a folder named by them, or with sweep.resume=true
+    that of the newest sweep that was started with the same choices."""
+    root = Path(_root_.paths.root).absolute() / "sweeps"
     if _root_.sweep.resume:
         wanted = _choices(OmegaConf.to_container(_root_.hydra.overrides.task, resolve=False))
         for folder in sorted(root.glob("*/*"), reverse=True):
@@ -23,8 +22,7 @@ def sweep_folder(_root_: DictConfig) -> str:
                 hydra = yaml.safe_load(saved.read_text())["hydra"]
                 if _choices(hydra["overrides"]["task"]) == wanted:
                     return str(folder)
-    stamp = datetime.datetime.now()
-    return str(root / f"{stamp:%Y-%m-%d}" / f"{stamp:%H-%M-%S-%f}")
+    return str(root / day / time)
 
 
 def _choices(overrides: Any) -> list[str]:
@@ -32,9 +30,9 @@ def _choices(overrides: Any) -> list[str]:
 
 
 def register_resolver() -> None:
-    """Makes `${sweep_folder:}` known to the config; called before Hydra composes."""
+    """Makes `${sweep_folder:…}` known to the config; called before Hydra composes."""
     if not OmegaConf.has_resolver("sweep_folder"):
-        OmegaConf.register_new_resolver("sweep_folder", sweep_folder, use_cache=True)
+        OmegaConf.register_new_resolver("sweep_folder", sweep_folder)
 
 
 def is_done(folder: Path) -> bool:

@@ -64,11 +64,12 @@ class Bare(nn.Module):
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.02)
 
-    def mean_loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, None]:
         x = self.tokens(tokens_BT) + self.places(torch.arange(tokens_BT.shape[1]))
         for block in self.blocks:
             x = block(x)
-        return cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets_BT.flatten())
+        logits_BTV = self.head(self.norm(x))
+        return cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten()), None
 
 
 def zoo_model(name: str, vocab_size: int) -> nn.Module:
@@ -83,11 +84,11 @@ def preset(name: str, vocab_size: int) -> dict:
     conf = Path(__file__).parent.parent / "conf"
     read = lambda path: yaml.safe_load((conf / path).read_text()) or {}  # noqa: E731
     node = read(f"model/{name}.yaml")
-    defaults = node.pop("defaults", [])
-    mask = next((d["override /mask"] for d in defaults if isinstance(d, dict)), "causal")
+    masks = [d["override /mask"] for d in node.pop("defaults") if "override /mask" in d]
+    mask = masks[0] if masks else "causal"
     return {
         **read("model/decoder.yaml"),
-        **node,
+        **node.get("model", node),
         "mixer": read("mixer/softmax.yaml"),
         "mask": read(f"mask/{mask}.yaml"),
         "vocab_size": vocab_size,
@@ -107,7 +108,7 @@ def step_of(model: nn.Module, vocab_size: int, *, bf16: bool = False) -> Callabl
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            loss = model.mean_loss(inputs, targets)  # type: ignore[operator]
+            loss, _ = model.loss(inputs, targets)  # type: ignore[operator]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -126,7 +127,7 @@ def variants(vocab_size: int, *, compiled: bool) -> dict[str, Callable[[], None]
     }
     if compiled:
         model = zoo_model("xpos", vocab_size)
-        model.mean_loss = torch.compile(model.mean_loss)  # type: ignore[assignment, method-assign]
+        model.loss = torch.compile(model.loss)  # type: ignore[assignment]
         steps["xpos compiled"] = step_of(model, vocab_size)
     return steps
 

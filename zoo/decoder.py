@@ -10,11 +10,11 @@ Shapes: B batch, T tokens, C width, V vocabulary, H heads.
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.functional import dropout as drop
 from torch.utils.checkpoint import checkpoint
 
 from kernels.attention.masks import Mask, documents
+from kernels.cross_entropy.op import linear_cross_entropy
 from zoo.blocks import PreNorm
 from zoo.cache import Cache, no_cache_with_gradient
 from zoo.init import initialise
@@ -158,17 +158,27 @@ class Decoder(nn.Module):
         hidden_BTC = self.hidden(tokens_BT, documents_BT=documents_BT, mask=mask, cache=cache)
         return self.head(hidden_BTC)
 
-    def losses(self, tokens_BT: Tensor, targets_BT: Tensor, **options) -> Tensor:
-        """Next-token loss of every position, (B, T) float32 nats; 0 where the target is -100."""
-        logits_BTV = self(tokens_BT, **options)
-        return cross_entropy(
-            logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none"
-        ).view_as(targets_BT)
+    def loss(
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor,
+        *,
+        weights_BT: Tensor | None = None,
+        **options,
+    ) -> tuple[Tensor, Tensor]:
+        """Next-token loss in nats: its mean, to differentiate, and that of each position, detached.
 
-    def mean_loss(self, tokens_BT: Tensor, targets_BT: Tensor, **options) -> Tensor:
-        """Mean next-token loss over the positions whose target is not -100, in nats."""
+        A target of -100 does not count. weights_BT weigh the mean. The logits of a large vocabulary
+        are never held whole. `options` as in `hidden`.
+        """
         hidden_BTC = self.hidden(tokens_BT, **options)
-        return cross_entropy(self.head(hidden_BTC).flatten(0, 1).float(), targets_BT.flatten())
+        mean, losses_N = linear_cross_entropy(
+            hidden_BTC.flatten(0, 1),
+            self.head.weight,
+            targets_BT.flatten(),
+            weights_N=None if weights_BT is None else weights_BT.flatten(),
+        )
+        return mean, losses_N.view_as(targets_BT)
 
     def new_cache(self) -> Cache:
         """An empty cache for decoding."""

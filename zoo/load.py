@@ -31,21 +31,16 @@ def build(node: Any, *, key: str = "", **overrides: Any) -> Any:
     """
     if isinstance(node, Mapping):
         parts = {
-            str(name): overrides.get(name, _MISSING)
-            if name in overrides
-            else build(child, key=f"{key}.{name}".lstrip("."))
+            str(name): build(child, key=f"{key}.{name}".lstrip("."))
             for name, child in node.items()
-            if name not in ("_target_", "_partial_", "_convert_")
-        }
+            if name not in ("_target_", "_partial_", "_convert_") and name not in overrides
+        } | overrides
         if "_target_" not in node:
-            return {**parts, **overrides}
-        return _call(node["_target_"], {**parts, **overrides}, key, bool(node.get("_partial_")))
+            return parts
+        return _call(node["_target_"], parts, key, bool(node.get("_partial_")))
     if isinstance(node, list | tuple):
         return [build(child, key=f"{key}[{i}]") for i, child in enumerate(node)]
     return node
-
-
-_MISSING = object()
 
 
 def locate(path: str, *, key: str = "") -> Any:
@@ -142,5 +137,7 @@ def load_run(folder: str | Path, *, checkpoint: str = "best", device: str = "cpu
     state = torch.load(path, map_location=device, weights_only=True, mmap=True)["state_dict"]
     weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     model.load_state_dict(weights)
-    tokenizer = build(config["tokenizer"], key="tokenizer") if config.get("tokenizer") else None
+    # The module that defines a tokenizer also loads it from where the run saved it.
+    defined_in = config["tokenizer"]["_target_"].rpartition(".")[0]
+    tokenizer = locate(f"{defined_in}.load_tokenizer")(folder / "tokenizer")
     return Run(folder, config, model.to(device).eval(), tokenizer)

@@ -58,6 +58,17 @@ class Checkpoints(Callback):
         if step != self._saved_step and (self._due or step % self.every == 0):
             self._save(trainer)
 
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        task: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Lightning has counted the batch that waits as begun; a resumed run must begin it anew."""
+        for count in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if isinstance(count, dict):
+                count |= dict.fromkeys(("ready", "started", "processed"), count["completed"])
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -86,7 +97,7 @@ class Checkpoints(Callback):
         last = self.folder / "last.ckpt"
         if trainer.is_global_zero and last.is_file():
             _link(last, self.folder / "previous.ckpt")
-        trainer.save_checkpoint(last)
+        trainer.save_checkpoint(last, weights_only=False)  # optimiser and loops too
         if self._improved and trainer.is_global_zero:
             _link(last, self.folder / "best.ckpt")
         self._saved_step, self._due, self._improved = trainer.global_step, False, False

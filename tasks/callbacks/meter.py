@@ -25,7 +25,6 @@ class Meter(Callback):
         self.every = every
         self.warmup_steps = warmup_steps
         self.loss_sum: Tensor | float = 0.0
-        self.norm: Tensor | float = 0.0
         self.batches = 0
         self.seconds = 0.0
         self.timed_seconds = 0.0
@@ -52,16 +51,6 @@ class Meter(Callback):
         task.train_seconds = self.seconds
         self._first_step = self._logged_step = trainer.global_step
         self._mark = time.perf_counter()
-
-    def on_before_optimizer_step(
-        self,
-        trainer: lightning.Trainer,
-        task: Task,
-        optimizer: torch.optim.Optimizer,  # type: ignore[override]
-    ) -> None:
-        if (trainer.global_step + 1) % self.every == 0:
-            gradients = [p.grad for p in task.parameters() if p.grad is not None]
-            self.norm = torch.nn.utils.get_total_norm(gradients)
 
     def on_validation_start(self, trainer: lightning.Trainer, task: Task) -> None:  # type: ignore[override]
         self._lap(trainer)
@@ -104,11 +93,10 @@ class Meter(Callback):
             torch.as_tensor(self.loss_sum / self.batches), reduce_op="mean"
         )
         self.last = {
-            "tokens": step * task.budget.tokens_per_step,
-            "seconds": round(self.seconds, 3),
+            **task.clock(),
             "train/loss": float(loss),
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "train/grad_norm": float(self.norm),
+            "train/grad_norm": float(task.grad_norm),
             "train/tokens_per_s": round(self.tokens_per_s, 1),
         }
         self.loss_sum, self.batches, self._logged_step = 0.0, 0, step

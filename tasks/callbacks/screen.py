@@ -70,7 +70,7 @@ class Screen(ProgressBar):
         began, at = self._started
         left = (now - began) / (share - at) * (1 - share) if share > at else float("inf")
         meter = next(c for c in trainer.callbacks if isinstance(c, Meter))  # type: ignore[attr-defined]
-        loss = meter.last.get("train/loss", float("nan"))
+        loss = meter.last.get("train/loss") or float(outputs["loss"])
         text = f"step {trainer.global_step}  loss {loss:.4f}{self._val}  {meter.tokens_per_s:,.0f} tokens/s"
         if self._progress is not None and self._row is not None:
             self._progress.update(self._row, completed=share, description=text, left=_clock(left))
