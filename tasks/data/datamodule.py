@@ -16,12 +16,7 @@ from torch.utils.data import DataLoader
 from tasks.data.baselines import baselines
 from tasks.data.corpora import Corpus, Document
 from tasks.data.documents import Documents, prepare_documents
-from tasks.data.loaders import (
-    EvaluationBatches,
-    TrainingStream,
-    evaluation_loader,
-    training_loader,
-)
+from tasks.data.loaders import EvaluationBatches, TrainingStream, training_loader
 from tasks.data.order import windows_per_epoch
 from tasks.data.packing import PackedDataset
 from tasks.data.stage import stage
@@ -43,7 +38,8 @@ class TextData(lightning.LightningDataModule):
     Args:
         batch_size: windows of one step on one device.
         seed: of the order of the training windows.
-        num_workers: processes that read ahead; rarely worth it, since reading is a memory map.
+        num_workers: processes that read training batches ahead; rarely worth it, since reading is
+            a memory map and takes microseconds.
         val_fraction, test_fraction: of the documents, each in [0, 1), below 1 together.
         cross_documents: let attention see across the boundary between documents.
         cache_dir: where the packed corpus is kept.
@@ -226,7 +222,7 @@ class TextData(lightning.LightningDataModule):
         """From a checkpoint; batch size and number of ranks may differ from those that wrote it."""
         self._resumed = {k: int(state_dict[k]) for k in self._resumed}
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> TrainingStream | DataLoader:
         """Endless, from `samples_seen` on."""
         rank, world_size = self._ranks()
         stream = TrainingStream(
@@ -239,20 +235,22 @@ class TextData(lightning.LightningDataModule):
         )
         return training_loader(stream, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> EvaluationBatches | list:
         """Every token of the validation split once; nothing where it is empty."""
         return self._evaluation("val")
 
-    def test_dataloader(self) -> DataLoader | list:
+    def test_dataloader(self) -> EvaluationBatches | list:
         """Every token of the test split once; nothing where it is empty."""
         return self._evaluation("test")
 
-    def _evaluation(self, split: str) -> DataLoader | list:
+    def _evaluation(self, split: str) -> EvaluationBatches | list:
         self.prepare()
         if split not in self._datasets:
             return []
         rank, world_size = self._ranks()
-        batches = EvaluationBatches(
-            self._datasets[split], batch_size=self.eval_batch_size, world_size=world_size
+        return EvaluationBatches(
+            self._datasets[split],
+            batch_size=self.eval_batch_size,
+            rank=rank,
+            world_size=world_size,
         )
-        return evaluation_loader(batches, self.num_workers, rank, world_size)

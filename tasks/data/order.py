@@ -32,7 +32,8 @@ def order(seed: int, index: np.ndarray | int, size: int) -> np.ndarray:
     epoch, place = np.divmod(np.asarray(index, dtype=np.uint64), np.uint64(size))
     a = np.uint64(math.isqrt(size - 1) + 1)
     b = np.uint64(-(-size // int(a)))
-    keys = [mix(seed, epoch, k) for k in range(_ROUNDS)]
+    epochs, which = np.unique(epoch, return_inverse=True)
+    keys = [mix(seed, epochs, k)[which].reshape(place.shape) for k in range(_ROUNDS)]
     place = _feistel(place, keys, a, b)
     while (outside := place >= size).any():
         place = np.where(outside, _feistel(place, keys, a, b), place)

@@ -91,7 +91,7 @@ class PackedDataset(torch.utils.data.Dataset):
             "tokens_BT": torch.from_numpy(window[:, :-1].astype(np.int64)),
             "targets_BT": torch.from_numpy(window[:, 1:].astype(np.int64)),
         }
-        self._mark(batch, np.asarray(starts))
+        self._mark(batch, starts)
         return batch
 
     def batch(self, indices: Any) -> dict[str, Any]:
@@ -123,21 +123,21 @@ class PackedDataset(torch.utils.data.Dataset):
         if self.cross_documents:
             return
         T = self.context_length
-        first_B = np.searchsorted(self.offsets, starts, side="right") - 1
-        ends = self.offsets[np.minimum(first_B + 1, len(self.offsets) - 1)]
-        marks_targets = self.eos is None
-        split = np.flatnonzero((ends < starts + T + marks_targets) & (ends < len(self.tokens)))
-        if not len(split):
+        first_B = self.offsets.searchsorted(starts, side="right") - 1
+        ends_B = self.offsets[np.minimum(first_B + 1, len(self.offsets) - 1)]
+        crossed = self.eos is None  # then a target just beyond the window matters as well
+        marked = (ends_B < np.minimum(starts + T + crossed, len(self.tokens))).nonzero()[0]
+        if not len(marked):
             return
-        documents_BT = np.repeat(first_B.astype(np.int32)[:, None], T, axis=1)
-        for b in split:
-            inside = self.offsets[first_B[b] + 1 :]
-            inside = inside[: np.searchsorted(inside, starts[b] + T, side="right")]
-            inside = inside[inside < len(self.tokens)] - starts[b]
-            np.add.at(documents_BT[b], inside[inside < T], 1)
-            documents_BT[b] = first_B[b] + np.cumsum(documents_BT[b] - first_B[b])
-            if marks_targets:
-                batch["targets_BT"][b, torch.from_numpy(inside - 1)] = IGNORED
+        documents_BT = np.repeat(first_B.astype(np.int32), T).reshape(-1, T)
+        for b in marked:
+            stop = min(int(starts[b]) + T + crossed, len(self.tokens))
+            last = int(self.offsets.searchsorted(stop)) - 1
+            begins = (self.offsets[first_B[b] + 1 : last + 1] - starts[b]).tolist()
+            for number, begin in enumerate(begins, start=int(first_B[b]) + 1):
+                documents_BT[b, begin:] = number
+            if crossed:
+                batch["targets_BT"][b, torch.tensor(begins) - 1] = IGNORED
         if (documents_BT[:, 0] != documents_BT[:, -1]).any():
             batch["documents_BT"] = torch.from_numpy(documents_BT)
 
