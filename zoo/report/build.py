@@ -5,7 +5,7 @@ from pathlib import Path
 
 from zoo.report.page import to_html
 from zoo.report.runs import find_runs
-from zoo.report.table import tabulate
+from zoo.report.table import Table, tabulate
 from zoo.report.text import to_csv, to_markdown
 from zoo.report.variants import group
 
@@ -25,18 +25,38 @@ def compare(
     if not folders:
         raise ValueError("compare needs at least one folder")
     table = tabulate(group(find_runs(folders)), baseline)
-    title = " and ".join(dict.fromkeys(folder.resolve().name for folder in folders))
+    title, place = _title(table, folders)
     target = Path(output) if output is not None else folders[0]
     target.mkdir(parents=True, exist_ok=True)
     texts = {
         # The page first: making its figures is what finds the last problems of the runs.
-        "html": to_html(table, title),
+        "html": to_html(table, title, place),
         "csv": to_csv(table),
         "md": to_markdown(table, title),
     }
     return {
         kind: _write(target / f"comparison.{kind}", texts[kind]) for kind in ("csv", "md", "html")
     }
+
+
+def _title(table: Table, folders: list[Path]) -> tuple[str, str]:
+    """A heading, and where the runs lie. Folders that are named by the time alone do not make a
+    heading: the experiment does, or the task and its data."""
+    names = list(dict.fromkeys(folder.resolve().name for folder in folders))
+    place = ", ".join("/".join(folder.resolve().parts[-3:]) for folder in folders)
+    choices = [variant.choices for variant in table.variants if variant.choices]
+    shared = {
+        key: value
+        for key, value in (choices or [{}])[0].items()
+        if all(other.get(key) == value for other in choices)
+    }
+    if any(letter.isalpha() for name in names for letter in name):
+        return " and ".join(names), place
+    if "experiment" in shared:
+        return shared["experiment"], place
+    if "task" in shared:
+        return " on ".join(shared[key] for key in ("task", "data") if key in shared), place
+    return " and ".join(names), place
 
 
 def _write(path: Path, text: str) -> Path:

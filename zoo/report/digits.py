@@ -47,7 +47,12 @@ def mean_and_half(
 ) -> tuple[str, str]:
     """The two texts of `mean ± half`; the second is empty where there is no (or a zero) interval."""
     mean, half = estimate.mean, estimate.half
-    if abs(mean) >= 1e6 or (half or 0.0) >= 1e6 or _tiny(mean, half):
+    if half and (size := max(abs(mean), half)) >= 1e6:
+        factor, letter = _unit(size)
+        scaled = Estimate(mean / factor, half / factor, estimate.n)
+        mean_text, half_text = mean_and_half(scaled, sign=sign)
+        return mean_text + letter, half_text + letter
+    if abs(mean) >= 1e6 or _tiny(mean, half):
         return number(mean, sign=sign), number(half) if half else ""
     if not half and float(mean).is_integer():
         return number(mean, sign=sign), ""
@@ -71,10 +76,16 @@ def _tiny(mean: float, half: float | None) -> bool:
 
 
 def _scaled(size: float) -> str:
+    factor, letter = _unit(size)
+    return f"{size / factor:.{max(0, 2 - _magnitude(size / factor))}f}{letter}"
+
+
+def _unit(size: float) -> tuple[float, str]:
     for factor, letter in ((1e6, "M"), (1e9, "G"), (1e12, "T")):
-        if size < 999.95 * factor:
-            return f"{size / factor:.{max(0, 3 - _magnitude(size / factor) - 1)}f}{letter}"
-    return f"{size:.2e}"
+        if size < 999.5 * factor:
+            return factor, letter
+    power = 3 * (_magnitude(size) // 3)
+    return 10.0**power, f"e{power}"
 
 
 def _magnitude(value: float) -> int:

@@ -26,6 +26,7 @@ from zoo.report.variants import MISSING, differing
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("table", "scale", "chart", "page")
+ALWAYS = ("params", "tokens_per_s")  # columns to start with beside the scores
 MAX_COLOURED = 16  # eight hues, solid and dashed; beyond, only a focus is coloured
 FOCUS = 8
 
@@ -40,8 +41,9 @@ class Column:
     places: int | None
 
 
-def to_html(table: Table, title: str) -> str:
-    """The whole page as one string that refers to nothing outside itself."""
+def to_html(table: Table, title: str, place: str) -> str:
+    """The whole page as one string that refers to nothing outside itself; `place` says where the runs
+    lie."""
     variants = table.variants
     runs = [run for variant in variants for run in variant.runs]
     learning, task = learning_figures(variants), task_figures(variants)
@@ -58,6 +60,7 @@ def to_html(table: Table, title: str) -> str:
     pictures, left_out = embed_plots(table.variants)
     return environment.get_template("page.html").render(
         title=title,
+        place=place,
         subtitle=_subtitle(table),
         summary=summary(table),
         table=table,
@@ -154,7 +157,10 @@ def _columns(table: Table) -> tuple[list[Column], list[dict]]:
         key = (metric.family, rest if at is not None else metric.condition)
         if key != last or at is None:
             name = f"{metric.family}@…{rest}" if at is not None else metric.name
-            groups.append({"name": name, "arrow": metric.arrow, "count": 0, "first": metric.name})
+            shown = metric.split in ("test", "val") or metric.name in ALWAYS
+            groups.append(
+                {"name": name, "arrow": metric.arrow, "count": 0, "first": metric.name, "on": shown}
+            )
             last = key
         groups[-1]["count"] += 1
         heading = metric.condition[: len(metric.condition) - len(rest)] if at is not None else ""

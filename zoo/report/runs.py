@@ -20,6 +20,7 @@ import yaml
 
 MARKERS = ("config.yaml", "status.json", "results.json", "metrics.csv")
 NOT_RUNS = {"wandb", "checkpoints", "plots", "lightning_logs", "tensorboard", "__pycache__"}
+NOT_METRICS = {"seed", "started", "finished", "status"}  # numbers that measure nothing
 STATUSES = ("finished", "failed", "interrupted", "running", "unfinished")
 SILENT_SECONDS = 30 * 60  # a run that wrote nothing for so long is no longer running
 AXES = ("step", "tokens", "seconds")
@@ -115,7 +116,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     run.results = {
         str(key): float(value)
         for key, value in results.items()
-        if isinstance(value, float) or (type(value) is int and abs(value) < 1 << 1000)
+        if key not in NOT_METRICS
+        and (isinstance(value, float) or (type(value) is int and abs(value) < 1 << 1000))
     }
     run.error = textwrap.shorten(str(status.get("error") or ""), 600, placeholder=" …")
     run.command = str(status.get("command") or "")

@@ -38,11 +38,9 @@ class Reader:
 
     def requests(self) -> list[str]:
         events = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
-        return [
-            event["params"]["request"]["url"]
-            for event in events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
+        sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        # The browser's own start page is another document.
+        return [p["request"]["url"] for p in sent if p["documentURL"].startswith("file://")]
 
     def labels(self, table="results-table") -> list[str]:
         rows = f"[...document.querySelectorAll('#{table} tbody tr:not([hidden]) .label')]"

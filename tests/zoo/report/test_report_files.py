@@ -243,3 +243,15 @@ def test_it_loads_neither_torch_nor_the_frameworks():
     check = f"import sys, zoo.report.__main__; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sweep_named_by_the_time_gets_a_heading_that_says_what_it_is(sweep, run_folder, tmp_path):
+    folder = sweep(models=("gpt2", "xpos"), seeds=(0,), name="2026-01-05/10-00-00-123456")
+    html = compare([folder])["html"].read_text()
+    assert "<h1>lm on stdlib</h1>" in html and "2026-01-05/10-00-00-123456" in html
+    assert (
+        "<h1>mine</h1>"
+        in compare([sweep(models=("gpt2",), seeds=(0,), name="mine")])["html"].read_text()
+    )
+    run_folder(tmp_path / "1" / "0", choices={"experiment": "lex"})
+    assert "<h1>lex</h1>" in compare([tmp_path / "1"])["html"].read_text()

@@ -161,7 +161,7 @@ def test_natural_order():
 
 def test_huge_and_odd_numbers_in_results_are_no_crash(run_folder, tmp_path):
     folder = run_folder(tmp_path / "0")
-    odd = {"a": 10**400, "b": None, "c": {"d": 1}}
+    odd = {"seed": 3, "a": 10**400, "b": None, "c": {"d": 1}}
     text = json.dumps(odd)[:-1] + ', "e": NaN, "f": Infinity, "g": 1e999}'
     (folder / "results.json").write_text(text)
     run = read_run(folder)

@@ -85,7 +85,9 @@ class Chart {
     /* Many bands on top of each other show nothing: they fade as lines join, and appear on pointing. */
     const opacity = this.look(lines[0].v).many ? 0 : Math.min(0.15, 0.8 / lines.length);
     const plot = element("g", { "clip-path": `url(#${id})`, style: `--band: ${opacity}` }, svg);
-    for (const line of lines) this.line(plot, line, y0, y1);
+    /* All bands lie below all lines. */
+    const layers = [element("g", {}, plot), element("g", {}, plot)];
+    for (const line of lines) this.line(layers, line, y0, y1);
     if (roomy) this.names(svg, lines, frame);
     this.dot = element("circle", { r: 4, visibility: "hidden", stroke: "var(--paper)", "stroke-width": 1.5 }, svg);
     svg.addEventListener("pointermove", (event) => this.point(event));
@@ -124,19 +126,19 @@ class Chart {
     element("text", { x: 0, y: 9 }, svg).textContent = ylabel + (this.cut ? " (axis cut above)" : "");
   }
 
-  line(plot, line, y0, y1) {
+  line(layers, line, y0, y1) {
     const { x, y } = this.place;
     const look = this.look(line.v);
     const kind = (look.focus ? "focus" : "context") + (line.whole ? "" : " partial");
-    const group = element("g", { class: kind, style: `color:${look.color}` }, plot);
-    this.groups.set(line.v, group);
+    const [under, group] = layers.map((layer) => element("g", { class: kind, style: `color:${look.color}` }, layer));
+    this.groups.set(line.v, [under, group]);
     const inside = (value) => Math.min(Math.max(value, y0), y1);
     let path = "";
     let last = -2;
     let upper = [];
     let lower = [];
     const band = () => {
-      if (upper.length > 1) element("path", { class: "band", fill: "currentColor", d: `M${upper.join("L")}L${lower.reverse().join("L")}Z` }, group);
+      if (upper.length > 1) element("path", { class: "band", fill: "currentColor", d: `M${upper.join("L")}L${lower.reverse().join("L")}Z` }, under);
       upper = [];
       lower = [];
     };
@@ -234,9 +236,11 @@ class Chart {
   }
 
   emphasize(v) {
-    for (const [each, group] of this.groups) {
-      group.classList.toggle("active", each === v);
-      group.classList.toggle("dimmed", v !== null && this.groups.has(v) && each !== v);
+    for (const [each, groups] of this.groups) {
+      for (const group of groups) {
+        group.classList.toggle("active", each === v);
+        group.classList.toggle("dimmed", v !== null && this.groups.has(v) && each !== v);
+      }
     }
   }
 }

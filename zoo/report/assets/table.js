@@ -66,11 +66,11 @@ function setUpTables() {
   }
   const groups = document.getElementById("groups");
   if (!groups) return;
-  /* Start with what fits a screen: the first groups, up to twelve columns. */
+  /* Start with what fits a screen: scores, size and speed, up to twelve columns. */
   let columns = 0;
   for (const box of groups.querySelectorAll("input")) {
     const count = Number(box.dataset.count);
-    box.checked = columns === 0 || columns + count <= 12;
+    box.checked = columns === 0 || (box.dataset.on === "yes" && columns + count <= 12);
     if (box.checked) columns += count;
     showGroup(box);
     box.addEventListener("change", () => showGroup(box));
