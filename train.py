@@ -34,7 +34,10 @@ def main(cfg: DictConfig) -> float | None:
     try:
         continued = run_folder.find_run(cfg) is not None or (resumed and folder.exists())
         status = run_folder.Status(
-            folder, choices=dict(context.runtime.choices), overrides=list(context.overrides.task)
+            folder,
+            continued=continued,
+            choices=dict(context.runtime.choices),
+            overrides=list(context.overrides.task),
         )
         results = run(run_folder.plain(cfg), folder, continued=continued)
         status.end("finished")

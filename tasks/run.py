@@ -25,7 +25,6 @@ from tasks.callbacks.checkpoints import Checkpoints
 from tasks.callbacks.meter import Meter
 from tasks.checkpoints import AtomicCheckpointIO, check_shapes, newest_whole, read_checkpoint
 from tasks.environment import resolve_precision
-from tasks.errors import UserError
 from tasks.metrics_file import MetricsFile
 from tasks.optim import Budget
 from tasks.run_folder import say, write_config, write_json
@@ -44,8 +43,6 @@ def run(config: dict[str, Any], folder: Path, *, continued: bool) -> dict[str, A
     continued: the folder holds this run's earlier part. Raises UserError (or ValueError) with one
     line for whatever a person can mend.
     """
-    if (folder / "checkpoints").exists() and not continued:
-        raise UserError(f"{folder}: already holds a run; choose another folder, or ckpt={folder}")
     lightning.seed_everything(config["seed"], verbose=False)
     data = build(config["data"], key="data")
     data.prepare_data()

@@ -41,9 +41,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Status:
-    """status.json: what state a run is in, and what it takes to repeat it."""
+    """status.json: what state a run is in, and what it takes to repeat it.
 
-    def __init__(self, folder: Path, *, choices: dict[str, Any], overrides: list[str]):
+    Raises UserError where the folder already holds a run that this one does not continue.
+    """
+
+    def __init__(
+        self, folder: Path, *, continued: bool, choices: dict[str, Any], overrides: list[str]
+    ):
+        if (folder / "config.yaml").exists() and not continued:
+            raise UserError(
+                f"{folder}: already holds a run; choose another folder, or ckpt={folder}"
+            )
         self.path = folder / "status.json"
         before = read_json(self.path)
         self.content: dict[str, Any] = {

@@ -9,6 +9,8 @@ calls what the config names: load only runs that you trust.
 import functools
 import importlib
 import inspect
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +63,44 @@ def _call(path: str, arguments: dict[str, Any], key: str, partial: bool) -> Any:
             raise ConfigError(
                 f"{key}.{name}: unknown key; {path} takes {', '.join(sorted(known)) or 'none'}"
             )
+        hint = known[name].annotation if known is not None else inspect.Parameter.empty
+        if not fits(arguments[name], hint):
+            raise ConfigError(f"{key}.{name}: must be {_readable(hint)}, got {arguments[name]!r}")
     if partial:
         return functools.partial(_refusing(target, key), **arguments)
     return _refusing(target, key)(**arguments)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """True where a config value may stand for an argument annotated so.
+
+    Numbers, text, their unions and literals are checked; a hint that is any other class says
+    nothing about what a config holds, and is left to the callee.
+    """
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if hint in (None, type(None)):
+        return value is None
+    if inspect.isclass(hint) and issubclass(hint, Path):
+        return isinstance(value, str | Path)
+    if origin in (list, tuple):
+        return isinstance(value, list | tuple)
+    plain = isinstance(value, bool | int | float | str) or value is None
+    return not (plain and inspect.isclass(hint) and hint is not inspect.Parameter.empty)
+
+
+def _readable(hint: Any) -> str:
+    """An annotation as a person would write it."""
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
 
 
 def _refusing(target: Any, key: str) -> Any:
