@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.zoo import oracle
-from tests.zoo.oracle import DYNAMIC, MASKS, PRESETS, SCHEMES, D, H, N, tokens
+from tests.zoo import oracle, schemes
+from tests.zoo.schemes import DYNAMIC, MASKS, PRESETS, SCHEMES, D, H, N, tokens
 from zoo.cache import LayerCache
 
 LONG = 53
@@ -31,7 +31,7 @@ def decoded(model, text: Tensor, chunks: list[int], **options) -> Tensor:
 @pytest.mark.parametrize("name", list(SCHEMES))
 def test_cached_is_uncached(name: str, mask: str) -> None:
     """Text generated with a cache must be the text of the model that was trained, token by token."""
-    model = oracle.model(name, mask)
+    model = schemes.model(name, mask)
     text = tokens(2, LONG)
     with torch.no_grad():
         full = model(text)
@@ -44,7 +44,7 @@ def test_cached_is_uncached(name: str, mask: str) -> None:
 @pytest.mark.parametrize("name", list(SCHEMES))
 def test_any_chunks_read_alike(name: str, mask: str, chunks: str) -> None:
     """A prompt read in chunks of any size (torchscale's offset is wrong for all but one token)."""
-    model = oracle.model(name, mask).double()
+    model = schemes.model(name, mask).double()
     text = tokens(2, LONG)
     with torch.no_grad():
         full = model(text)
@@ -61,7 +61,7 @@ def test_grouped_keys_are_cached(name: str, mask: str, groups: int) -> None:
         "_partial_": True,
         "num_kv_heads": groups,
     }
-    model = oracle.model(name, mask, mixer=mixer).double()
+    model = schemes.model(name, mask, mixer=mixer).double()
     text = tokens(3, LONG)
     with torch.no_grad():
         full = model(text)
@@ -75,7 +75,7 @@ def test_grouped_keys_are_cached(name: str, mask: str, groups: int) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_decode_as_they_read(name: str) -> None:
     """Each preset under its own mask, in float32."""
-    model = oracle.model(name)
+    model = schemes.model(name)
     text = tokens(2, LONG)
     with torch.no_grad():
         full = model(text)
@@ -83,14 +83,10 @@ def test_presets_decode_as_they_read(name: str) -> None:
     assert (decoded(model, text, CHUNKS["mixed"]) - full).abs().max() <= 1e-5 * scale
 
 
-def test_dynamic_ntk_cached_within_the_training_length() -> None:
+def test_dynamic_ntk_with_a_cache() -> None:
     """No stretch yet: the cache and the full pass share their frequencies."""
-    oracle.SCHEMES["dynamic"] = DYNAMIC
-    try:
-        model = oracle.model("dynamic").double()
-        one_layer = oracle.model("dynamic", num_layers=1).double()
-    finally:
-        del oracle.SCHEMES["dynamic"]
+    model = schemes.model("rope", position=DYNAMIC.node()).double()
+    one_layer = schemes.model("rope", position=DYNAMIC.node(), num_layers=1).double()
     text = tokens(2, 40)
     with torch.no_grad():
         full = model(text[:, :N])
@@ -105,9 +101,9 @@ def test_dynamic_ntk_cached_within_the_training_length() -> None:
 @pytest.mark.parametrize("mask", list(MASKS))
 def test_another_mask_while_decoding(mask: str) -> None:
     """The mask given at test time (train causal, decode under LeX's) rules the cache as well."""
-    model = oracle.model("xpos", "causal").double()
+    model = schemes.model("xpos", "causal").double()
     text = tokens(2, LONG)
-    other = oracle.mask(mask)
+    other = schemes.mask(mask)
     with torch.no_grad():
         full = model(text, mask=other)
     found = decoded(model, text, CHUNKS["mixed"], mask=other)
@@ -117,7 +113,7 @@ def test_another_mask_while_decoding(mask: str) -> None:
 @pytest.mark.parametrize("name", ["rope", "xpos", "alibi", "t5", "kerple log"])
 def test_left_padded_batch_decodes(name: str) -> None:
     """Prompts of different lengths in one batch, padding hidden by its own document number."""
-    model = oracle.model(name, "causal").double()
+    model = schemes.model(name, "causal").double()
     text = tokens(1, 20)
     pad = torch.full((1, 4), 2)
     ids = torch.tensor([[0] * 4 + [1] * 20, [1] * 24])
@@ -150,7 +146,7 @@ def test_left_padded_batch_decodes(name: str) -> None:
 )
 def test_cache_stays_bounded(name: str, mask: dict, most: int) -> None:
     """50 times the training length in the memory of one window, and still the full pass's logits."""
-    model = oracle.model(name, mask)
+    model = schemes.model(name, mask)
     T = 50 * N
     text = tokens(1, T)
     token_bytes = 2 * 2 * H * D * 4  # layers, k and v, H, D, bytes
@@ -170,7 +166,7 @@ def test_cache_stays_bounded(name: str, mask: dict, most: int) -> None:
 
 def test_causal_cache_keeps_everything() -> None:
     """Under the plain causal mask nothing may be let go of."""
-    model = oracle.model("rope", "causal")
+    model = schemes.model("rope", "causal")
     cache = model.new_cache()
     with torch.no_grad():
         for part in tokens(2, 40).split(8, dim=1):
@@ -198,7 +194,7 @@ def test_memory_behind_the_views_is_bounded() -> None:
 
 def test_beams_reorder() -> None:
     """Beam search: each row goes on from the row that it was copied from."""
-    model = oracle.model("xpos").double()
+    model = schemes.model("xpos").double()
     text = tokens(3, 21)
     order = torch.tensor([2, 0, 0])
     cache = model.new_cache()
@@ -212,7 +208,7 @@ def test_beams_reorder() -> None:
 
 def test_a_cache_wants_no_gradient() -> None:
     """Training through a cache would give silently wrong gradients: it is refused."""
-    model = oracle.model("rope")
+    model = schemes.model("rope")
     with pytest.raises(RuntimeError, match="no_grad"):
         model(tokens(1, 3), cache=model.new_cache())
     with torch.inference_mode():
@@ -221,7 +217,7 @@ def test_a_cache_wants_no_gradient() -> None:
 
 def test_learned_table_ends() -> None:
     """A table of positions that is full refuses the next token instead of wrapping round."""
-    model = oracle.model("gpt2", max_length=N)
+    model = schemes.model("gpt2", max_length=N)
     assert model.max_length == N
     cache = model.new_cache()
     with torch.no_grad():
@@ -236,7 +232,7 @@ def test_learned_table_ends() -> None:
 def test_seventy_thousand_tokens() -> None:
     """LeX at 70,000 tokens in float32, where global xPos overflows: finite, and the last window's."""
     node = {"_target_": "zoo.masks.blockwise_causal"}
-    model = oracle.model("xpos", node, num_layers=1, context_length=64, width=16, num_heads=2)
+    model = schemes.model("xpos", node, num_layers=1, context_length=64, width=16, num_heads=2)
     L, h = 70_000, 32
     text = tokens(1, L)
     with torch.no_grad():
@@ -250,7 +246,7 @@ def test_seventy_thousand_tokens() -> None:
 
 def test_gradients_of_a_long_text_are_finite() -> None:
     """Fine-tuning LeX on long texts: no inf from one end times zero from the other."""
-    model = oracle.model("xpos", {"_target_": "zoo.masks.blockwise_causal"}, num_layers=1)
+    model = schemes.model("xpos", {"_target_": "zoo.masks.blockwise_causal"}, num_layers=1)
     text = tokens(1, 5001)
     model.loss(text[:, :-1], text[:, 1:])[0].backward()
     for name, p in model.named_parameters():
@@ -260,7 +256,7 @@ def test_gradients_of_a_long_text_are_finite() -> None:
 def test_xpos_without_blocks_holds_what_it_promises() -> None:
     """float32, plain causal: finite up to 141 scale bases less what q and k of size 10 take away,
     ln(10 sqrt 2) / ln 3.5 = 2.1 on either side; masked scores, at twice that exponent, included."""
-    model = oracle.model("xpos", "causal", num_layers=1)
+    model = schemes.model("xpos", "causal", num_layers=1)
     text = tokens(1, 136 * N // 2 + 1)
     loss, losses = model.loss(text[:, :-1], text[:, 1:])
     loss.backward()

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.zoo import oracle
-from tests.zoo.oracle import MASKS, PRESETS, VOCAB, D, H, N
+from tests.zoo import oracle, schemes
+from tests.zoo.schemes import MASKS, PRESETS, VOCAB, D, H, N
 from zoo.bench import preset
 from zoo.flops import (
     matmul_parameters,
@@ -32,7 +32,7 @@ def shaped(name: str, **shape):
 @pytest.mark.parametrize("name", PRESETS)
 def test_parts_sum_to_the_whole(name: str, tied: bool) -> None:
     """No parameter counted twice or forgotten in the table of a run."""
-    model = oracle.model(name, tie_embeddings=tied, num_layers=3)
+    model = schemes.model(name, tie_embeddings=tied, num_layers=3)
     parts = parameters_by_part(model)
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     assert parts["embedding"] == VOCAB * C
@@ -61,7 +61,7 @@ def test_gpt2_small_by_hand() -> None:
 @pytest.mark.parametrize("mask", list(MASKS))
 def test_visible_pairs_one_by_one(mask: str, length: int) -> None:
     """The pairs that exact FLOPs charge for."""
-    model = oracle.model("rope", mask)
+    model = schemes.model("rope", mask)
     assert visible_pairs(model, length) == int(oracle.visible(mask, length).sum())
 
 
@@ -80,7 +80,7 @@ def test_flops_of_a_token_by_hand(name: str) -> None:
 
     Every preset multiplies a token with the same matrices; a position's own network is not one.
     """
-    model = oracle.model(name, "causal", num_layers=3)
+    model = schemes.model(name, "causal", num_layers=3)
     T = 24
     matrices = 3 * 12 * C * C + VOCAB * C
     assert matmul_parameters(model) == matrices
@@ -91,13 +91,13 @@ def test_flops_of_a_token_by_hand(name: str) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_head_counts_once(tied: bool) -> None:
     """A tied table is multiplied as the head and looked up as the embedding: N has it once."""
-    model = oracle.model("rope", tie_embeddings=tied)
+    model = schemes.model("rope", tie_embeddings=tied)
     assert matmul_parameters(model) == 2 * 12 * C * C + VOCAB * C
 
 
 def test_other_parts_count_as_they_are() -> None:
     """Grouped keys and SwiGLU have matrices of their own sizes."""
-    model = oracle.model(
+    model = schemes.model(
         "rope",
         mixer={
             "_target_": "zoo.mixers.softmax.SoftmaxAttention",
@@ -115,8 +115,8 @@ def test_flops_against_a_count_of_products() -> None:
     """6 N is what the matrices really cost: two FLOPs a product forward, four backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = oracle.model("nope", num_layers=2)
-    text = oracle.tokens(1, N)
+    model = schemes.model("nope", num_layers=2)
+    text = schemes.tokens(1, N)
     # Attention is left out of the count on both sides: CPU attention is not a counted operation.
     counter = FlopCounterMode(display=False)
     with counter:

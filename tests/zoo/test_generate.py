@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.zoo import oracle
-from tests.zoo.oracle import PRESETS, N, tokens
+from tests.zoo import schemes
+from tests.zoo.schemes import PRESETS, N, tokens
 from zoo import generate as program
 from zoo.generate import generate, sample
 from zoo.load import Run
@@ -177,7 +177,7 @@ def naive(model, prompt: Tensor, count: int) -> Tensor:
 @pytest.mark.parametrize("name", PRESETS)
 def test_generation_is_the_naive_loop(name: str, length: int) -> None:
     """What the cache generates is what the model would say, token for token, past its window too."""
-    model = oracle.model(name).double()
+    model = schemes.model(name).double()
     prompt = tokens(2, length)
     expected = naive(model, prompt, 45)
     assert torch.equal(greedy(model, prompt, 45), expected)
@@ -188,7 +188,7 @@ def test_generation_is_the_naive_loop(name: str, length: int) -> None:
 @pytest.mark.parametrize("limit", [N, N + 1])
 def test_a_full_table_rereads_half_its_window(limit: int, length: int) -> None:
     """GPT-2 goes on beyond its table, prompts longer than the table included."""
-    model = oracle.model("gpt2", max_length=limit).double()
+    model = schemes.model("gpt2", max_length=limit).double()
     prompt = tokens(2, length)
     expected = naive(model, prompt, 3 * N)
     assert torch.equal(greedy(model, prompt, 3 * N), expected)
@@ -197,13 +197,13 @@ def test_a_full_table_rereads_half_its_window(limit: int, length: int) -> None:
 
 def test_a_table_of_one_row() -> None:
     """The smallest table still generates."""
-    model = oracle.model("gpt2", max_length=1, context_length=1).double()
+    model = schemes.model("gpt2", max_length=1, context_length=1).double()
     assert torch.equal(greedy(model, tokens(1, 1), 6), naive(model, tokens(1, 1), 6))
 
 
 def test_generation_reads_each_token_once() -> None:
     """The price of a token does not grow: one token a step goes through the model."""
-    model = oracle.model("xpos")
+    model = schemes.model("xpos")
     read = []
     model.embedding.register_forward_hook(lambda m, given, out: read.append(given[0].shape[1]))
     list(generate(model, tokens(1, 20), max_new_tokens=6, chunk=8, temperature=0))
@@ -212,7 +212,7 @@ def test_generation_reads_each_token_once() -> None:
 
 def test_generation_is_seeded() -> None:
     """`--seed` repeats a text."""
-    model = oracle.model("rope")
+    model = schemes.model("rope")
 
     def text(seed: int) -> list[int]:
         own = torch.Generator().manual_seed(seed)
@@ -225,7 +225,7 @@ def test_generation_is_seeded() -> None:
 
 def test_how_many_tokens() -> None:
     """None asked for, none given; otherwise exactly as many, one row each."""
-    model = oracle.model("rope")
+    model = schemes.model("rope")
     assert list(generate(model, tokens(3, 4), max_new_tokens=0)) == []
     found = list(generate(model, tokens(3, 4), max_new_tokens=5))
     assert [token.shape for token in found] == [(3,)] * 5
@@ -233,7 +233,7 @@ def test_how_many_tokens() -> None:
 
 def test_gradients_are_as_they_were_between_tokens() -> None:
     """A caller who trains between tokens must not find autograd switched off."""
-    model = oracle.model("rope")
+    model = schemes.model("rope")
     for _ in generate(model, tokens(1, 4), max_new_tokens=2):
         assert torch.is_grad_enabled()
     assert torch.is_grad_enabled()
@@ -242,7 +242,7 @@ def test_gradients_are_as_they_were_between_tokens() -> None:
 def test_an_empty_prompt_is_refused() -> None:
     """Nothing to continue: say so."""
     with pytest.raises(ValueError, match=r"^prompt"):
-        list(generate(oracle.model("rope"), torch.zeros(1, 0).long(), max_new_tokens=2))
+        list(generate(schemes.model("rope"), torch.zeros(1, 0).long(), max_new_tokens=2))
 
 
 # ---- the command line ---------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class Bytes:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose model has 256 bytes to choose from."""
-    model = oracle.model("xpos", vocab_size=256)
+    model = schemes.model("xpos", vocab_size=256)
     monkeypatch.setattr(
         program, "load_run", lambda folder, **given: Run(Path(folder), {}, model, Bytes())
     )

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from kernels.attention import masks
-from tests.zoo import oracle
-from tests.zoo.oracle import MASKS, RELATIVE, tokens
+from tests.zoo import oracle, schemes
+from tests.zoo.schemes import MASKS, RELATIVE, tokens
 from zoo import masks as named
 from zoo.load import ConfigError
 
@@ -97,7 +97,7 @@ def test_masks_refuse_what_makes_no_sense() -> None:
         with pytest.raises(ValueError, match="block"):
             named.blockwise_causal(context_length=12, block=bad)
     with pytest.raises(ConfigError, match=r"model\.mask"):
-        oracle.model(mask={"_target_": "zoo.masks.sliding_window", "window": 0})
+        schemes.model(mask={"_target_": "zoo.masks.sliding_window", "window": 0})
 
 
 def some_masks(T: int) -> dict[str, masks.Mask]:
@@ -201,13 +201,13 @@ def test_receptive_field(kind: str, size: int, scheme: str, layers: int) -> None
     T = 22
     option = {"window": "window", "blockwise": "block"}.get(kind)
     node = {**MASKS[kind], **({option: size} if option else {})}
-    model = oracle.model(scheme, node, num_layers=layers).double()
+    model = schemes.model(scheme, node, num_layers=layers).double()
     text = tokens(1, T)
     with torch.no_grad():
         base = model(text)
         for t in range(T):
             other = text.clone()
-            other[0, t] = (other[0, t] + 1) % oracle.VOCAB
+            other[0, t] = (other[0, t] + 1) % schemes.VOCAB
             same = (model(other) == base).all(-1)[0].tolist()
             for p in range(T):
                 inside = t <= p and p - t <= reach(kind, p, layers, size)
@@ -227,7 +227,7 @@ def packed(lengths: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize("scheme", RELATIVE)
 def test_packed_documents_are_documents(scheme: str, kind: str) -> None:
     """Packing must change speed alone: a document in a full row reads as it does by itself."""
-    model = oracle.model(scheme, kind).double()
+    model = schemes.model(scheme, kind).double()
     text = tokens(2, sum(LENGTHS[0]))
     ids = torch.stack([packed(lengths) for lengths in LENGTHS])
     with torch.no_grad():
@@ -245,7 +245,7 @@ def test_packed_documents_are_documents(scheme: str, kind: str) -> None:
 def test_packed_documents_on_the_block_grid(scheme: str) -> None:
     """LeX counts its blocks from the row's start: documents that begin on one read as by themselves."""
     h, lengths = 5, (10, 15, 5, 7)
-    model = oracle.model(scheme, "blockwise").double()
+    model = schemes.model(scheme, "blockwise").double()
     text = tokens(1, sum(lengths))
     with torch.no_grad():
         found = model(text, documents_BT=packed(lengths)[None])[0]
@@ -262,18 +262,18 @@ def test_packed_documents_on_the_block_grid(scheme: str) -> None:
 def test_packed_rows_are_the_intersection(scheme: str, kind: str) -> None:
     """Any mask over packed documents, against a decoder by hand under the pairs that both allow."""
     T = sum(LENGTHS[0])
-    model = oracle.model(scheme, kind).double()
+    model = schemes.model(scheme, kind).double()
     text = tokens(2, T)
     ids = torch.stack([packed(lengths) for lengths in LENGTHS])
     see = oracle.visible(kind, T) & (ids[:, :, None] == ids[:, None, :])
     with torch.no_grad():
         found = model(text, documents_BT=ids)
-    assert oracle.closeness(found, oracle.decoder(model, scheme, text, see)) <= 1e-10
+    assert oracle.closeness(found, schemes.decoder(model, scheme, text, see)) <= 1e-10
 
 
 def test_packing_does_not_forgive_absolute_positions() -> None:
     """The counter-check: learned positions count from the row's start, and the test can tell."""
-    model = oracle.model("learned").double()
+    model = schemes.model("learned").double()
     text = tokens(1, 12)
     with torch.no_grad():
         found = model(text, documents_BT=packed((5, 7))[None])[0, 5:]
@@ -284,7 +284,7 @@ def test_packing_does_not_forgive_absolute_positions() -> None:
 @pytest.mark.parametrize("scheme", [*RELATIVE, "learned", "sinusoidal", "fire"])
 def test_left_padding(scheme: str, kind: str) -> None:
     """Padding on the left, hidden: nothing for relative schemes, another text for absolute ones."""
-    model = oracle.model(scheme, kind).double()
+    model = schemes.model(scheme, kind).double()
     text = tokens(2, 13)
     pad = torch.full((2, 6), 3)
     ids = torch.cat((torch.zeros(2, 6), torch.ones(2, 13)), dim=1).long()
@@ -296,7 +296,7 @@ def test_left_padding(scheme: str, kind: str) -> None:
 
 def test_gradients_stay_inside_their_document() -> None:
     """Training on packed rows must not leak gradient from one text to another."""
-    model = oracle.model("xpos", "blockwise").double()
+    model = schemes.model("xpos", "blockwise").double()
     text = tokens(1, 24)
     embedded = []
     model.embedding.register_forward_hook(
@@ -310,7 +310,7 @@ def test_gradients_stay_inside_their_document() -> None:
 
 def test_rows_that_see_nothing_are_finite() -> None:
     """A one-token document sees itself alone: its output is its own value, never NaN."""
-    model = oracle.model("rope")
+    model = schemes.model("rope")
     ids = torch.arange(9)[None]
     with torch.no_grad():
         found = model(tokens(1, 9), documents_BT=ids)
