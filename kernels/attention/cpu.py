@@ -61,7 +61,8 @@ def _attention(
     ids: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     B, H, T, _ = q.shape
-    k, v = grouped(k, H), grouped(v, H)
+    q, k, v = _rows(q), _rows(grouped(k, H)), _rows(grouped(v, H))
+    q_previous = None if q_previous is None else _rows(q_previous)
     S = k.shape[2]
     mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
     plan = cut(mask, T, S, local=slopes is not None)
@@ -113,7 +114,8 @@ def _attention_backward(
     """Gradients of q, k, v and q_previous (empty where there is none)."""
     H, T, D = q.shape[1:]
     G, S = k.shape[1:3]
-    k, v = grouped(k, H), grouped(v, H)
+    q, k, v, grad_out = _rows(q), _rows(grouped(k, H)), _rows(grouped(v, H)), _rows(grad_out)
+    q_previous = None if q_previous is None else _rows(q_previous)
     mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
     plan = cut(mask, T, S, local=slopes is not None)
     biases = _Biases(mask, T, S, slopes, q)
@@ -182,6 +184,11 @@ def _backward(ctx, grad_out, grad_lse):
 
 
 _attention.register_autograd(_backward, setup_context=_setup)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x with its last dimension dense, as the flash kernel reads it."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _flipped(piece: Piece, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -142,7 +142,7 @@ class Mask:
 
     def within(self, S: int) -> Mask:
         """The same mask over positions 0..S-1, without the limits that hide nothing there."""
-        blocks = tuple(block for block in self.blocks if S > 2 * block)
+        blocks = tuple(block for block in self.blocks if 2 * block < S)
         window = None if self.window is not None and self.window >= S else self.window
         if blocks == self.blocks and window == self.window:
             return self

@@ -10,6 +10,8 @@ the S positions), out (B, H, T, D), lse (B, H, T).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,7 +66,7 @@ def attention(
         dtype = torch.get_autocast_dtype(kind)
         q_BHTD, k_BGSD, v_BGSD = q_BHTD.to(dtype), k_BGSD.to(dtype), v_BGSD.to(dtype)
         q_previous_BHTD = None if q_previous_BHTD is None else q_previous_BHTD.to(dtype)
-    options = dict(scale=scale, slopes=slopes, q_previous_BHTD=q_previous_BHTD)
+    options: dict[str, Any] = dict(scale=scale, slopes=slopes, q_previous_BHTD=q_previous_BHTD)
     mask = mask.to(q_BHTD.device)
     dense = bias is not None or dropout > 0 or (slopes is not None and slopes.requires_grad)
     mixed = q_previous_BHTD is not None and not mask.is_plain_blockwise

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.attention.masks import Mask
@@ -75,7 +76,8 @@ def attention(
         q_previous_BHTD=q_previous_BHTD,
     )
     # A finite stand-in for the maximum of an empty row keeps exp and its gradient free of NaN.
-    top = e.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(e.dtype).min)
+    lowest = torch.finfo(e.dtype).min
+    top = F.pad(e.detach(), (0, 1), value=lowest).amax(-1, keepdim=True)
     weights = (e - top).exp()
     total = weights.sum(-1, keepdim=True)
     empty = total == 0
@@ -83,7 +85,7 @@ def attention(
     lse = (total.log() + top).masked_fill(empty, -math.inf).squeeze(-1)
     weights = weights / total
     if dropout:
-        weights = torch.nn.functional.dropout(weights, dropout)
+        weights = F.dropout(weights, dropout)
     return weights @ grouped(v_BGSD, q_BHTD.shape[1]), lse
 
 

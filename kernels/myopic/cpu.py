@@ -105,7 +105,6 @@ def _myopic_backward(
     mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
     T = q.shape[2]
     G, S = k.shape[1:3]
-    frozen = past_k is not None and past_v is not None
     q5, grad5 = (_fold(_exact(x), G) for x in (q, grad_out))
     lse5 = lse.unflatten(1, (G, -1)).unsqueeze(-1)
     delta = (grad5 * _fold(_exact(out), G)).sum(-1, keepdim=True)
@@ -116,6 +115,7 @@ def _myopic_backward(
     dk[:, :, S - T :] = (ds * q5).sum(2)
     dv[:, :, S - T :] = (p * grad5).sum(2)
     dq5 = _fold(dq, G)
+    frozen = past_k is not None and past_v is not None
     all_k, all_v = (_exact(past_k), _exact(past_v)) if frozen else (_exact(k), _exact(v))
     tiles = _Tiles(mask, T, S, slopes, q5, hide_diagonal=frozen)
     for b, g, rows in tiles.parts(KEYS):

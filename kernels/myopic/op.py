@@ -7,6 +7,8 @@ matmuls a tile (S, dP, dQ) where the ordinary backward has five, and no second p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def myopic_attention(
         dtype = torch.get_autocast_dtype(kind)
         q_BHTD, k_BGSD, v_BGSD = q_BHTD.to(dtype), k_BGSD.to(dtype), v_BGSD.to(dtype)
         past = None if past is None else (past[0].to(dtype), past[1].to(dtype))
-    options = dict(scale=scale, slopes=slopes)
+    options: dict[str, Any] = dict(scale=scale, slopes=slopes)
     dense = bias is not None or dropout > 0 or impl == "reference"
     if not dense and q_previous_BHTD is not None and past is None:
         return _by_diagonal(q_BHTD, k_BGSD, v_BGSD, mask, scale, slopes, q_previous_BHTD)
@@ -69,7 +71,7 @@ def myopic_attention(
             dropout=dropout,
             **options,
         )
-    scale = q_BHTD.shape[-1] ** -0.5 if scale is None else scale
+    scale = float(q_BHTD.shape[-1] ** -0.5) if scale is None else scale
     return cpu.attention(q_BHTD, k_BGSD, v_BGSD, mask, past, scale, slopes)
 
 

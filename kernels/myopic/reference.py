@@ -50,7 +50,7 @@ def myopic_attention(
         q_previous_BHTD=q_previous_BHTD,
     )
     # The diagonal's score, exchanged for the live key's by adding the difference.
-    scale = D**-0.5 if scale is None else scale
+    scale = float(D**-0.5) if scale is None else scale
     change = scale * (q_BHTD * (own_k - grouped(other_k, H)[:, :, S - T :])).sum(-1, keepdim=True)
     t = torch.arange(S - T, S, device=e.device)[:, None]
     own = torch.arange(S, device=e.device) == t

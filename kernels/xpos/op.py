@@ -18,6 +18,8 @@ factors (T, D / 2, 2) float32, real and imaginary parts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -93,7 +95,7 @@ def xpos(
     centre = offset + S // 2 if centre is None else centre
     positions = torch.arange(offset, offset + S, device=q_BHTD.device)
     wide = torch.promote_types(q_BHTD.dtype, torch.float32)
-    options = dict(base=base, scale_base=scale_base, centre=centre)
+    options: dict[str, Any] = dict(base=base, scale_base=scale_base, centre=centre)
     if impl == "reference":
         up = reference.factors(positions[S - T :], D, **options)
         down = reference.factors(positions, D, inverse=True, **options)
@@ -120,7 +122,7 @@ def local_factors(
     factor leaves 3.5^(+-block / (2 scale_base)) but the previous-block one, which is smaller still.
     """
     n = torch.arange(block, device=device)
-    options = dict(base=base, scale_base=scale_base, centre=block / 2, dtype=dtype)
+    options: dict[str, Any] = dict(base=base, scale_base=scale_base, centre=block / 2, dtype=dtype)
     place = torch.arange(start, start + length, device=device) % block
     own = factors(n, head_dim, **options)[place]
     previous = factors(n + block, head_dim, **options)[place]
@@ -155,8 +157,9 @@ def xpos_local(
         device=q_BHTD.device,
         dtype=torch.promote_types(q_BHTD.dtype, torch.float32),
     )
-    queries = (rotate(q_BHTD, f[S - T :], layout) for f in (own, previous))
-    return *queries, rotate(k_BGSD, key, layout)
+    q_own = rotate(q_BHTD, own[S - T :], layout)
+    q_previous = rotate(q_BHTD, previous[S - T :], layout)
+    return q_own, q_previous, rotate(k_BGSD, key, layout)
 
 
 def _rotate_real(x: Tensor, real: Tensor, imaginary: Tensor, layout: str) -> Tensor:
