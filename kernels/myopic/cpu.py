@@ -115,8 +115,8 @@ def _myopic_backward(
     dk[:, :, S - T :] = (ds * q5).sum(2)
     dv[:, :, S - T :] = (p * grad5).sum(2)
     dq5 = _fold(dq, G)
-    frozen = past_k is not None and past_v is not None
-    all_k, all_v = (_exact(past_k), _exact(past_v)) if frozen else (_exact(k), _exact(v))
+    frozen = past_k is not None
+    all_k, all_v = _exact(k if past_k is None else past_k), _exact(v if past_v is None else past_v)
     tiles = _Tiles(mask, T, S, slopes, q5, hide_diagonal=frozen)
     for b, g, rows in tiles.parts(KEYS):
         here = (b, g, slice(None), rows)
