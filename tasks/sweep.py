@@ -1,5 +1,6 @@
 """Many runs from one command: where they live, how an interrupted sweep goes on, what it ends with."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,31 @@ from omegaconf import DictConfig, OmegaConf
 from tasks.run_folder import read_json, say
 
 
+MEMO = "ZOO_RESUMED_SWEEP"
+
+
 def sweep_folder(day: str, time: str, *, _root_: DictConfig) -> str:
     """Hydra resolver `sweep_folder:DAY,TIME`: a folder named by them, or with sweep.resume=true
-    that of the newest sweep that was started with the same choices."""
+    that of the newest sweep that was started with the same choices.
+
+    Only the sweep itself knows all its choices, a job just its own. So the sweep, which asks first,
+    leaves the answer in the environment, where its jobs find it in whatever process they run.
+    """
     root = Path(_root_.paths.root).absolute() / "sweeps"
-    if _root_.sweep.resume:
-        wanted = _choices(OmegaConf.to_container(_root_.hydra.overrides.task, resolve=False))
-        for folder in sorted(root.glob("*/*"), reverse=True):
-            saved = folder / "multirun.yaml"
-            if saved.is_file():
-                hydra = yaml.safe_load(saved.read_text())["hydra"]
-                if _choices(hydra["overrides"]["task"]) == wanted:
-                    return str(folder)
-    return str(root / day / time)
+    if not _root_.sweep.resume:
+        return str(root / day / time)
+    asked, _, answer = os.environ.get(MEMO, "").partition(" ")
+    if asked == f"{day}/{time}":
+        return answer
+    wanted = _choices(OmegaConf.to_container(_root_.hydra.overrides.task, resolve=False))
+    folder = root / day / time
+    for saved in sorted(root.glob("*/*/multirun.yaml"), reverse=True):
+        hydra = yaml.safe_load(saved.read_text())["hydra"]
+        if _choices(hydra["overrides"]["task"]) == wanted:
+            folder = saved.parent
+            break
+    os.environ[MEMO] = f"{day}/{time} {folder}"
+    return str(folder)
 
 
 def _choices(overrides: Any) -> list[str]:

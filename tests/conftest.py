@@ -61,7 +61,7 @@ def train(
         given = nano(tmp_path, corpus if data else None)
         named = {a.split("=")[0] for a in arguments}
         argv = [a for a in given if a.split("=")[0] not in named]
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py"), *argv, *arguments])
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py"), *arguments, *argv])
         known = set(run_folders(tmp_path / "runs"))
         code = 0
         try:
