@@ -3,17 +3,22 @@
 compose (Hydra, conf/) -> build -> fit and test -> results.json. Nothing here knows a variant.
 """
 
+import os
 import sys
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+# Threads that wait for each other sleep instead of spinning: on a machine that is shared, spinning
+# costs a training step five times its work. Must be set before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from tasks import run_folder, sweep
-from tasks.errors import UserError
-from tasks.loggers import finish_wandb
+import hydra  # noqa: E402
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from tasks import run_folder, sweep  # noqa: E402
+from tasks.errors import UserError  # noqa: E402
+from tasks.loggers import finish_wandb  # noqa: E402
 
 run_folder.register_resolvers()
 sweep.register_resolver()
@@ -57,7 +62,7 @@ def main(cfg: DictConfig) -> float | None:
             status.end("interrupted" if stopped else "failed", f"{type(error).__name__}: {error}")
         if stopped or context.mode == RunMode.RUN:
             raise
-        sys.excepthook(*sys.exc_info())
+        sys.excepthook(type(error), error, error.__traceback__)
         return None
     finally:
         finish_wandb()

@@ -24,7 +24,7 @@ class MetricsFile(Logger):
         self.path = Path(folder) / "metrics.csv"
         self._columns = list(FIXED)
         self._tokens_per_step: int | None = None
-        if resume_step is not None and rank_zero_only.rank == 0:
+        if resume_step is not None and getattr(rank_zero_only, "rank", 0) == 0:
             self._cut(resume_step)
 
     @property

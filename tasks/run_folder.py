@@ -133,7 +133,7 @@ def find_run(root: DictConfig) -> Path | None:
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain, resolved containers, Hydra's own part left out."""
     content = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True
+        OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True
     )
     assert isinstance(content, dict)
     return content  # type: ignore[return-value]

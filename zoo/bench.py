@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
+from zoo.decoder import Decoder
 from zoo.load import build
 
 LAYERS, WIDTH, HEADS, LENGTH, BATCH = 6, 256, 4, 256, 8
@@ -72,7 +73,7 @@ class Bare(nn.Module):
         return cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten()), None
 
 
-def zoo_model(name: str, vocab_size: int) -> nn.Module:
+def zoo_model(name: str, vocab_size: int) -> Decoder:
     """A preset of conf/model at the benchmark's shape."""
     return build(preset(name, vocab_size), key="model")
 
@@ -82,7 +83,10 @@ def preset(name: str, vocab_size: int) -> dict:
     import yaml
 
     conf = Path(__file__).parent.parent / "conf"
-    read = lambda path: yaml.safe_load((conf / path).read_text()) or {}  # noqa: E731
+
+    def read(path: str) -> dict:
+        return yaml.safe_load((conf / path).read_text())
+
     node = read(f"model/{name}.yaml")
     masks = [d["override /mask"] for d in node.pop("defaults") if "override /mask" in d]
     mask = masks[0] if masks else "causal"
@@ -127,7 +131,7 @@ def variants(vocab_size: int, *, compiled: bool) -> dict[str, Callable[[], None]
     }
     if compiled:
         model = zoo_model("xpos", vocab_size)
-        model.loss = torch.compile(model.loss)  # type: ignore[assignment]
+        model.loss = torch.compile(model.loss)  # type: ignore[method-assign]
         steps["xpos compiled"] = step_of(model, vocab_size)
     return steps
 

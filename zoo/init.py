@@ -21,5 +21,6 @@ def initialise(model: nn.Module, *, width: int, num_layers: int, std: float | No
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=std)
     for module in model.modules():
-        if not type(module).__module__.startswith("torch.") and hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset) and not type(module).__module__.startswith("torch."):
+            reset()

@@ -132,7 +132,7 @@ def keywords(target: Any) -> dict[str, inspect.Parameter] | None:
     for cls in target.__mro__:
         if "__init__" not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters
         found = {n: p for n, p in parameters.items() if n != "self"} | found
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break

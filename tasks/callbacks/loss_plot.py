@@ -38,12 +38,10 @@ def plot_losses(folder: Path) -> Path | None:
     if not any(curves.values()):
         return None
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for name, style in (
-        ("train", {"lw": 0.9, "color": "#999999"}),
-        ("val", {"marker": "o", "ms": 3}),
-    ):
-        if curves[name]:
-            axes.plot(*zip(*curves[name]), label=name, **style)
+    if curves["train"]:
+        axes.plot(*zip(*curves["train"]), label="train", lw=0.9, color="#999999")
+    if curves["val"]:
+        axes.plot(*zip(*curves["val"]), label="val", marker="o", ms=3)
     axes.set(xlabel="tokens seen", ylabel="loss (nats per token)", xlim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -54,7 +54,7 @@ class Screen(ProgressBar):
                 refresh_per_second=4,
                 transient=True,
             )
-            self._row = self._progress.add_task("", total=1.0, completed=share, left="-")
+            self._row = self._progress.add_task("", total=1.0, left="-")
             self._progress.start()
 
     def on_train_batch_end(  # type: ignore[override]
@@ -86,8 +86,11 @@ class Screen(ProgressBar):
         self._close()
 
     def on_exception(
-        self, trainer: lightning.Trainer, task: Task, exception: BaseException
-    ) -> None:  # type: ignore[override]
+        self,
+        trainer: lightning.Trainer,
+        task: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
         self._close()
 
     def _close(self) -> None:

@@ -127,7 +127,8 @@ def _mean_and_half(rows: list[list[float]]) -> tuple[list[float], list[float]]:
 
 
 def _series_figure(name: str, variants: list[Variant]) -> Figure:
-    lines, first = [], {}
+    lines: list = []
+    first: dict = {}
     for index, variant in enumerate(variants):
         samples = []
         for run in variant.one_per_seed():

@@ -134,7 +134,7 @@ def _subtitle(table: Table) -> str:
     runs = [run for variant in table.variants for run in variant.runs]
     parts = [f"{len(table.variants)} variant{'s' * (len(table.variants) != 1)}"]
     parts += [f"{len(runs)} run{'s' * (len(runs) != 1)}"]
-    counts = defaultdict(int)
+    counts: defaultdict[str, int] = defaultdict(int)
     for run in runs:
         counts[run.status] += 1
     if len(counts) > 1 or "finished" not in counts:
@@ -150,7 +150,8 @@ def _subtitle(table: Table) -> str:
 
 def _columns(table: Table) -> tuple[list[Column], list[dict]]:
     """Columns, and the groups that span them: one quantity under conditions of one kind."""
-    columns, groups = [], []
+    columns: list[Column] = []
+    groups: list[dict] = []
     last = None
     for index, metric in enumerate(table.metrics):
         at, rest = split_condition(metric.condition)

@@ -18,7 +18,7 @@ def to_csv(table: Table) -> str:
     writer.writerow(heads + [m.name + part for m in table.metrics for part in parts])
     for variant, cells in zip(table.variants, table.cells):
         seeds = " ".join(dict.fromkeys(run.seed for run in variant.finished if run.seed))
-        row = [variant.label, table.variants[table.baseline].label]
+        row: list[object] = [variant.label, table.variants[table.baseline].label]
         row += [len(variant.runs), len(variant.finished), seeds]
         for cell in cells:
             value, against = cell.estimate, cell.against
