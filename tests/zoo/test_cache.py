@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.attention import masks
 from tests.zoo import oracle, schemes
 from tests.zoo.schemes import DYNAMIC, MASKS, PRESETS, SCHEMES, D, H, N, tokens
 from zoo.cache import LayerCache
@@ -108,6 +109,26 @@ def test_another_mask_while_decoding(mask: str) -> None:
         full = model(text, mask=other)
     found = decoded(model, text, CHUNKS["mixed"], mask=other)
     assert oracle.closeness(found, full) <= 1e-10
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        masks.blockwise_causal(5) & masks.sliding_window(7),
+        masks.blockwise_causal(3) & masks.blockwise_causal(4),
+        masks.blockwise_causal(4) & masks.blockwise_causal(6) & masks.sliding_window(9),
+    ],
+    ids=["block 5, window 7", "blocks 3, 4", "blocks 4, 6, window 9"],
+)
+@pytest.mark.parametrize("name", ["xpos", "alibi", "fire"])
+def test_masks_that_hold_together(name: str, mask: masks.Mask) -> None:
+    """Several limits at once: what is dropped must leave every block's grid where it was."""
+    model = schemes.model(name, "causal").double()
+    text = tokens(2, LONG)
+    expected = schemes.decoder(model, name, text, mask.dense(LONG))
+    for chunks in ("one by one", "mixed"):
+        found = decoded(model, text, CHUNKS[chunks], mask=mask)
+        assert oracle.closeness(found, expected) <= 1e-10
 
 
 @pytest.mark.parametrize("name", ["rope", "xpos", "alibi", "t5", "kerple log"])
