@@ -136,7 +136,7 @@ def biased(q: Tensor, k: Tensor, bias: Callable[[int], list[float]]) -> Tensor:
 
 def closeness(found: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest expected value."""
-    return float((found - expected).abs().max() / expected.abs().max())
+    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 # ---- parts of a decoder --------------------------------------------------------------------------

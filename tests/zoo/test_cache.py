@@ -151,6 +151,24 @@ def test_left_padded_batch_decodes(name: str) -> None:
         assert oracle.closeness(second, model(rows[1:])[0]) <= 1e-10
 
 
+def test_documents_after_tokens_were_let_go_of() -> None:
+    """Document numbers count from the text's start: with a shorter cache they must be shifted along
+    or refused, never laid over the wrong keys."""
+    model = schemes.model("rope", "window", num_layers=1).double()
+    text = tokens(1, 31)
+    ids = torch.tensor([[0] * 26 + [1] * 5])
+    cache = model.new_cache()
+    with torch.no_grad():
+        expected = model(text, documents_BT=ids)[:, -1]
+        model(text[:, :30], cache=cache)
+        assert cache.start > 0
+        try:
+            found = model(text[:, 30:], cache=cache, documents_BT=ids)[:, -1]
+        except ValueError:
+            return
+    assert oracle.closeness(found, expected) <= 1e-10
+
+
 # ---- what is kept -------------------------------------------------------------------------------
 
 
