@@ -19,12 +19,9 @@ from tasks.data.documents import Documents, prepare_documents
 from tasks.data.loaders import EvaluationBatches, TrainingStream, training_loader
 from tasks.data.order import windows_per_epoch
 from tasks.data.packing import PackedDataset
-from tasks.data.stage import stage
-from tasks.data.tokenizers import Tokenizer, load_tokenizer
-from tasks.data.tokens import prepare_tokens
+from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokens import prepare_tokenizer, prepare_tokens
 from tasks.errors import UserError
-
-_TRAINING_BYTES = 1 << 26  # of text that a tokenizer learns from at most, a random sample
 
 
 class TextData(lightning.LightningDataModule):
@@ -108,8 +105,9 @@ class TextData(lightning.LightningDataModule):
             return
         documents = prepare_documents(self.corpus, self.cache_dir)
         rows = {k: r for k, r in documents.split(**self.fractions).items() if len(r)}
-        self.tokenizer = self._trained(documents, rows["train"])
-        folder = prepare_tokens(documents, rows, self.tokenizer, self.fractions, self.cache_dir)
+        settings = {"key": self.fractions, "cache": self.cache_dir}
+        self.tokenizer = prepare_tokenizer(self.tokenizer, documents, rows["train"], **settings)
+        folder = prepare_tokens(self.tokenizer, documents, rows, **settings)
         datasets = {
             split: PackedDataset(
                 path=folder / f"{split}.arrow",
@@ -121,18 +119,6 @@ class TextData(lightning.LightningDataModule):
         }
         self._check_size(datasets)
         self._documents, self._datasets = documents, datasets
-
-    def _trained(self, documents: Documents, rows: np.ndarray) -> Tokenizer:
-        if self.tokenizer.trained:
-            return self.tokenizer
-        key = {"documents": documents.folder.name, **self.fractions, **self.tokenizer.fingerprint}
-
-        sample = documents.sample(rows, _TRAINING_BYTES)
-
-        def build(folder: Path) -> None:
-            self.tokenizer.train(documents.texts(sample)).save(folder)
-
-        return load_tokenizer(stage(self.cache_dir, "tokenizer", key, build))
 
     def _check_size(self, datasets: dict[str, PackedDataset]) -> None:
         tokens = len(datasets["train"].tokens)

@@ -25,8 +25,9 @@ from tasks.errors import UserError
 class HuggingFace(Tokenizer):
     """name: on the Hub, a folder (`save_pretrained`), or a `tokenizer.json`. revision: of the Hub.
 
-    `eos` is the tokenizer's end-of-text id, else its separator, else None. Special tokens are never
-    read out of the text. Raises UserError for one that cannot be loaded.
+    `eos` is the tokenizer's end-of-text id, else its separator, else None. Text that spells a special
+    token is read as text (but a unigram vocabulary, T5's, has no other spelling of "</s>").
+    Raises UserError for one that cannot be loaded.
     """
 
     def __init__(self, *, name: str, revision: str | None = None):

@@ -44,7 +44,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, of the smallest unsigned type; `eos` is never among them."""
+        """Ids of each text, of type `dtype`; no `eos` is put among them."""
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of one text, without `eos`."""

@@ -1,4 +1,4 @@
-"""The second stage: documents to integers, one Arrow file a split.
+"""The second stage: documents to integers, one Arrow file a split; before it, the tokenizer.
 
 Each file is one record batch with a row a document:
 
@@ -21,19 +21,43 @@ from tasks.data.arrow import Column, write_batch
 from tasks.data.documents import Documents
 from tasks.data.progress import progress
 from tasks.data.stage import stage
-from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import Tokenizer, load_tokenizer
 
 _FORMAT = 1
+_TRAINING_BYTES = 1 << 26  # of text that a tokenizer learns from at most, a random sample
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_TEXTS = 4096
 
 
+def prepare_tokenizer(
+    tokenizer: Tokenizer, documents: Documents, rows: np.ndarray, *, key: dict, cache: Path
+) -> Tokenizer:
+    """The tokenizer, trained on these rows now unless that is done or cached.
+
+    key: what `rows` depends on besides the documents.
+    """
+    if tokenizer.trained:
+        return tokenizer
+
+    def build(folder: Path) -> None:
+        sample = documents.sample(rows, _TRAINING_BYTES)
+        tokenizer.train(documents.texts(sample)).save(folder)
+
+    key = {"documents": documents.folder.name, **key, **tokenizer.fingerprint}
+    return load_tokenizer(stage(cache, "tokenizer", key, build))
+
+
 def prepare_tokens(
-    documents: Documents, rows: dict[str, np.ndarray], tokenizer: Tokenizer, key: dict, cache: Path
+    tokenizer: Tokenizer,
+    documents: Documents,
+    rows: dict[str, np.ndarray],
+    *,
+    key: dict,
+    cache: Path,
 ) -> Path:
     """Folder with `{split}.arrow` for each split of `rows`, built now unless it is cached.
 
-    key: what `rows` depends on. The tokenizer must be trained.
+    key: what `rows` depends on besides the documents. The tokenizer must be trained.
     """
 
     def build(folder: Path) -> None:

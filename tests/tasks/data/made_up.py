@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from tasks.data.corpora import Corpus, Document
-from tasks.data.datamodule import TextData
 from tasks.data.stage import digest
 from tasks.data.tokenizers import Bytes
 
-WORDS = "der Fluß läuft 水 slowly under old bridges 🎉 and nobody knows where it began".split()
+SENTENCE = "der Fluß läuft 水 slowly under old bridges 🎉 and nobody knows where it began"
 
 
 def texts(number: int, *, seed: int = 0, words: int = 60) -> list[str]:
     """Different documents of a few hundred bytes, not all of them ASCII."""
     draw = random.Random(seed)
     return [
-        f"{seed}.{i}: " + " ".join(draw.choices(WORDS, k=draw.randint(words // 2, words)))
+        f"{seed}.{i}: "
+        + " ".join(draw.choices(SENTENCE.split(), k=draw.randint(words // 2, words)))
         for i in range(number)
     ]
 
@@ -38,8 +38,10 @@ class Made(Corpus):
         return {"corpus": "made", "content": digest(self.given)}
 
 
-def text_data(cache: Path, given: Sequence[str] | None = None, **settings: Any) -> TextData:
-    """Prepared data over given texts: bytes, windows of 32, fractions of a fifth."""
+def text_data(cache: Path, given: Sequence[str] | None = None, **settings: Any):
+    """Prepared `TextData` over given texts: bytes, windows of 32, fractions of a fifth."""
+    from tasks.data.datamodule import TextData  # takes seconds, which subprocesses need not pay
+
     defaults: dict[str, Any] = {
         "corpus": Made(texts(60) if given is None else given),
         "tokenizer": Bytes(),

@@ -1,6 +1,7 @@
 """Each text once, in one split, and in the same one however the corpus is arranged."""
 
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def split_texts(cache, given, **fractions) -> dict[str, list[str]]:
 def test_splits_are_disjoint_and_together_all(tmp_path):
     given = texts(500)
     parts = split_texts(tmp_path, given)
-    assert sorted(sum(parts.values(), [])) == sorted(given)
+    assert sorted(chain(*parts.values())) == sorted(given)
     # 500 draws at 0.1: mean 50, standard deviation 6.7
     assert 25 < len(parts["val"]) < 75 and 25 < len(parts["test"]) < 75
 
@@ -42,7 +43,10 @@ def test_order_of_the_corpus_does_not_matter(tmp_path):
 
 def test_more_text_moves_nothing(tmp_path):
     """Otherwise a model tested after the corpus grew would be tested on what it had learnt."""
-    small, large = split_texts(tmp_path, texts(300)), split_texts(tmp_path, texts(300) + texts(300, seed=1))
+    small, large = (
+        split_texts(tmp_path, texts(300)),
+        split_texts(tmp_path, texts(300) + texts(300, seed=1)),
+    )
     for split in SPLITS:
         assert set(small[split]) <= set(large[split])
 

@@ -49,7 +49,11 @@ def one_line(path, **settings) -> str:
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".py", ".jsonl", ".log"])
 def test_formats_and_packings(tmp_path, suffix, pack):
     rows = texts(20)
-    data = "\n\n".join(rows) if suffix != ".jsonl" else "\n".join(json.dumps({"text": t}) for t in rows)
+    data = (
+        "\n\n".join(rows)
+        if suffix != ".jsonl"
+        else "\n".join(json.dumps({"text": t}) for t in rows)
+    )
     path = tmp_path / f"some.data{suffix}{pack}"
     path.write_bytes(PACK[pack](data.encode()))
     found = read(path)
@@ -59,11 +63,15 @@ def test_formats_and_packings(tmp_path, suffix, pack):
 def test_parquet(tmp_path):
     rows = texts(1000)
     path = tmp_path / "some.parquet"
-    pq.write_table(pa.table({"n": range(1000), "body": rows, "day": [date(2020, 1, 2)] * 1000}), path)
+    pq.write_table(
+        pa.table({"n": range(1000), "body": rows, "day": [date(2020, 1, 2)] * 1000}), path
+    )
     corpus = Text(path=str(path), text_column="body", meta_columns=["n", "day"])
     found = list(corpus.documents())
     assert [d.text for d in found] == rows
-    assert found[700].meta == {"n": 700, "day": "2020-01-02"} and found[700].id == "some.parquet:700"
+    assert (
+        found[700].meta == {"n": 700, "day": "2020-01-02"} and found[700].id == "some.parquet:700"
+    )
 
 
 def test_json_lines_keep_what_is_asked_for(tmp_path):
@@ -135,9 +143,7 @@ def test_separator(tmp_path):
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    st.text("ab \n", max_size=300), st.integers(1, 40), st.integers(1, 40), st.integers(1, 50)
-)
+@given(st.text("ab \n", max_size=300), st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
 def test_cutting_loses_nothing(text, whole, piece, step):
     parts = [text[i : i + step] for i in range(0, len(text), step)]
     found = list(cut(parts, whole=whole, piece=piece))

@@ -46,7 +46,9 @@ def test_streamed(saved):
 
 
 def test_named_split(saved):
-    assert [d.text for d in Hub(name=str(saved / "splits"), split="extra").documents()] == [texts(30)[3]]
+    assert [d.text for d in Hub(name=str(saved / "splits"), split="extra").documents()] == [
+        texts(30)[3]
+    ]
 
 
 def test_fingerprint_follows_the_folder(saved, tmp_path):

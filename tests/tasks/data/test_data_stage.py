@@ -133,7 +133,7 @@ def test_cache_that_cannot_be_written_names_the_key(tmp_path):
 
 def test_errors_of_the_work_itself_are_not_blamed_on_the_cache(tmp_path):
     def build(folder):
-        open(tmp_path / "input that is missing")
+        (tmp_path / "input that is missing").read_text()
 
     with pytest.raises(FileNotFoundError):
         stage(tmp_path / "cache", "thing", {}, build)

@@ -148,7 +148,9 @@ def test_bpe_is_the_same_in_every_process(tmp_path):
         "print(BPE(vocab_size=350).train(given).fingerprint['content'])"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
+        subprocess.run(
+            [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True
+        )
         for _ in range(2)
     ]
     assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout.strip()) == 32, runs[0].stderr
@@ -192,7 +194,7 @@ def test_hugging_face_spans_add_up(folders, name):
 def test_spans_begin_where_tokens_do(folders):
     tokenizer = HuggingFace(name=str(folders["bert"]))
     text = "  Fluß  under"
-    ids, spans = tokenizer.encode_spans([text])[0]
+    _, spans = tokenizer.encode_spans([text])[0]
     words = [text.encode()[e - s : e].decode() for s, e in zip(spans, np.cumsum(spans))]
     assert words[-1] == "under" and "".join(words) == text
 
@@ -219,7 +221,7 @@ def test_hugging_face_file_alone(folders):
 
 @pytest.mark.parametrize("name", ["./nowhere/at/all", "someone/no-such-tokenizer-at-all"])
 def test_unknown_tokenizer_is_one_line(name):
-    with pytest.raises(UserError, match="tokenizer.name=") as caught:
+    with pytest.raises(UserError, match=r"tokenizer\.name=") as caught:
         HuggingFace(name=name)
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
