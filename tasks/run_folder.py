@@ -5,6 +5,7 @@ config.yaml  metrics.csv  results.json  status.json  run.log  checkpoints/  plot
 
 import datetime
 import json
+import operator
 import os
 import sys
 from pathlib import Path
@@ -153,9 +154,10 @@ def run_folder(day: str, time: str, *, _root_: DictConfig) -> str:
 
 
 def register_resolvers() -> None:
-    """Makes `${run_folder:…}` known to the config; called before Hydra composes."""
+    """Makes `${run_folder:…}` and `${times:A,B}` known to the config; called before Hydra composes."""
     if not OmegaConf.has_resolver("run_folder"):
         OmegaConf.register_new_resolver("run_folder", run_folder)
+        OmegaConf.register_new_resolver("times", operator.mul)
 
 
 def say(line: str) -> None:
