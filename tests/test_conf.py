@@ -14,7 +14,11 @@ from tasks import run_folder, sweep
 from zoo.load import ConfigError, build, fits, keywords, locate
 
 CONF = ROOT / "conf"
-NEEDED = {"data/text": ["data.path=x"], "data/hub": ["data.name=x"], "tokenizer/hf": ["tokenizer.name=x"]}
+NEEDED = {
+    "data/text": ["data.path=x"],
+    "data/hub": ["data.name=x"],
+    "tokenizer/hf": ["tokenizer.name=x"],
+}
 FILES = sorted(
     str(path.relative_to(CONF).with_suffix(""))
     for path in CONF.rglob("*.yaml")
@@ -53,7 +57,9 @@ def test_file_composes_and_its_keys_fit_the_signatures(file):
                 assert open_to_us or fits(value, hint), f"{key}.{name}={value!r} is no {hint}"
 
 
-@pytest.mark.parametrize("model", [p.stem for p in (CONF / "model").glob("*.yaml") if p.stem != "decoder"])
+@pytest.mark.parametrize(
+    "model", [p.stem for p in (CONF / "model").glob("*.yaml") if p.stem != "decoder"]
+)
 @pytest.mark.parametrize("mask", [p.stem for p in (CONF / "mask").glob("*.yaml")])
 def test_every_model_builds_with_every_mask(model, mask):
     config = run_folder.plain(composed(f"model={model}", f"mask={mask}", "size=nano"))
@@ -106,5 +112,7 @@ def _missing(config, key="") -> list[str]:
 
 def test_every_conf_folder_is_a_choice_of_the_program():
     """A folder that train.yaml does not list could not be chosen."""
-    listed = {key for d in OmegaConf.load(CONF / "train.yaml").defaults if d != "_self_" for key in d}
+    listed = {
+        key for d in OmegaConf.load(CONF / "train.yaml").defaults if d != "_self_" for key in d
+    }
     assert {path.name for path in CONF.iterdir() if Path(path).is_dir()} == listed

@@ -122,13 +122,15 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """What the head reads, (B, T, C): the blocks' output, normalised.
 
-        documents_BT: numbers of the packed documents; attention stays inside each.
+        documents_BT: numbers of the packed documents; attention stays inside each. With a cache
+            they cover all that was read so far.
         mask: in place of the model's own (another window at test time, say).
         cache: what earlier calls saw; the T tokens are then the next ones.
         """
         mask = self.mask if mask is None else mask
+        start = 0 if cache is None else cache.start
         if documents_BT is not None:
-            mask = mask & documents(documents_BT)
+            mask = mask & documents(documents_BT[:, start:])
         if cache is not None:
             no_cache_with_gradient()
         x_BTC = self.embedding(tokens_BT)

@@ -16,9 +16,11 @@ from torch import nn
 
 from zoo.decoder import Decoder
 
-# Dense bf16 matrix peak in FLOP/s by a part of the device's name (datasheets; no sparsity).
-PEAKS = {"H200": 989e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12, "L40S": 362e12,
-         "A10G": 125e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "4090": 165e12, "3090": 71e12}  # fmt: skip
+# Dense bf16 (before Ampere fp16) matrix peak in FLOP/s by a word of the device's name (datasheets, no sparsity); where
+# no word matches, it is measured.
+PEAKS = {"H200": 989e12, "GH200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
+         "L4": 121e12, "V100": 125e12, "T4": 65e12}  # fmt: skip
+PEAK_H100_PCIE = 756e12
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
@@ -36,7 +38,11 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
 
 def matmul_parameters(model: nn.Module) -> int:
     """N: entries of the matrices that every token is multiplied with."""
-    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    return sum(
+        m.weight.numel()
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and "position" not in name.split(".")[0]
+    )
 
 
 def visible_pairs(model: Decoder, length: int) -> int:
@@ -58,10 +64,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> floa
     The measurement is the best of a few square products, a lower bound of the true peak.
     """
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for part, peak in PEAKS.items():
-            if part in name:
-                return peak
+        words = torch.cuda.get_device_name(device).replace("-", " ").split()
+        if "H100" in words and "PCIe" in words:
+            return PEAK_H100_PCIE
+        for word in words:
+            if word in PEAKS:
+                return PEAKS[word]
     size = 768
     a = torch.randn(size, size, device=device).to(dtype)
     best = 0.0

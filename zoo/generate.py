@@ -28,7 +28,7 @@ def sample(
     top_k keeps the k most likely tokens; top_p the fewest whose probabilities reach p
     (Holtzman et al. 2019), at least one. Both act after the temperature.
     """
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"temperature: must be at least 0, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k: must be at least 1, got {top_k}")
@@ -38,8 +38,8 @@ def sample(
         return logits_BV.argmax(-1)
     logits_BV = logits_BV.float() / temperature
     if top_k is not None and top_k < logits_BV.shape[-1]:
-        kth = logits_BV.topk(top_k).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < kth, -torch.inf)
+        best = logits_BV.topk(top_k)
+        logits_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, best.indices, best.values)
     if top_p is not None:
         ordered, token_BV = logits_BV.softmax(-1).sort(descending=True)
         beyond = ordered.cumsum(-1) - ordered >= top_p

@@ -173,7 +173,10 @@ def load_run(folder: str | Path, *, checkpoint: str = "best", device: str = "cpu
         )
     state = torch.load(path, map_location=device, weights_only=True, mmap=True)["state_dict"]
     weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: does not fit the model of {folder}/config.yaml") from error
     # The module that defines a tokenizer also loads it from where the run saved it.
     defined_in = config["tokenizer"]["_target_"].rpartition(".")[0]
     tokenizer = locate(f"{defined_in}.load_tokenizer")(folder / "tokenizer")

@@ -94,7 +94,8 @@ class SoftmaxAttention(nn.Module):
         T = x_BTC.shape[1]
         q, k, _ = position.rotate(q, k)
         k = k.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
-        scores = q.float() @ k.float().mT / self.head_dim**0.5
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores = q.to(wide) @ k.to(wide).mT / self.head_dim**0.5
         slopes, bias = position.slopes(), position.bias(T, T, device=x_BTC.device)
         if slopes is not None:
             steps = torch.arange(T, device=x_BTC.device)

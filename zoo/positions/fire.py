@@ -40,6 +40,6 @@ class FIRE(Position):
         c = self.c.abs() + 1e-6
         distance_TS = distances(num_queries, num_keys, self.c.device).to(self.c.dtype)
         query_T = torch.arange(num_keys - num_queries, num_keys, device=self.c.device) + start
-        reach_T = torch.maximum(query_T.to(self.c.dtype), self.threshold.abs())
+        reach_T = torch.maximum(query_T.to(self.c.dtype), self.threshold.abs().clamp(min=1e-6))
         ratio_TS = torch.log1p(c * distance_TS) / torch.log1p(c * reach_T)[:, None]
         return self.mlp(ratio_TS[..., None]).permute(2, 0, 1)

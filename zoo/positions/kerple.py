@@ -25,9 +25,14 @@ class _Kerple(Position):
         nn.init.uniform_(self.r2_H, 0.01, 1.0)
 
     def positive(self) -> tuple[Tensor, Tensor]:
-        """r1 and r2 held in their range, each (H, 1)."""
-        r1_H = self.r1_H.clamp(min=0.01)
-        return r1_H[:, None], self.r2_H.clamp(0.01, self.largest_r2)[:, None]
+        """r1 and r2 held in their range, each (H, 1).
+
+        The gradient passes as if nothing were held: a value that a step took out of its range
+        would otherwise have none, and never come back.
+        """
+        held = (self.r1_H.clamp(min=0.01), self.r2_H.clamp(0.01, self.largest_r2))
+        r1_H, r2_H = (raw + (r - raw).detach() for raw, r in zip((self.r1_H, self.r2_H), held))
+        return r1_H[:, None], r2_H[:, None]
 
     def kernel(self, distance_S: Tensor) -> Tensor:
         raise NotImplementedError
@@ -54,4 +59,4 @@ class KerplePower(_Kerple):
 
     def kernel(self, distance_S: Tensor) -> Tensor:
         r1, r2 = self.positive()
-        return -r1 * distance_S.clamp(min=1e-6) ** r2
+        return -r1 * torch.where(distance_S > 0, distance_S.clamp(min=1) ** r2, 0.0)

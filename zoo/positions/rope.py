@@ -39,6 +39,11 @@ class RoPE(Position):
             raise ValueError(f"layout: must be interleaved or half, got {layout!r}")
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction: must be in (0, 1], got {fraction}")
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim: rotary positions turn pairs of channels, so width={self.width} over "
+                f"num_heads={self.num_heads} must be even, got {self.head_dim}"
+            )
         self.rotated = int(fraction * self.head_dim)
         if self.rotated % 2 or not self.rotated:
             raise ValueError(

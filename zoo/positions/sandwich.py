@@ -22,9 +22,9 @@ class Sandwich(Position):
     def bias(
         self, num_queries: int, num_keys: int, *, start: int = 0, device: torch.device | None = None
     ) -> Tensor:
-        pair_M = torch.arange(1, self.dim // 2 + 1, device=device, dtype=torch.float32)
-        distance_S = torch.arange(num_keys, device=device, dtype=torch.float32)
+        pair_M = torch.arange(1, self.dim // 2 + 1, device=device, dtype=torch.float64)
+        distance_S = torch.arange(num_keys, device=device, dtype=torch.float64)
         angle_SM = distance_S[:, None] * 10000.0 ** (-2 * pair_M / self.dim)
         decay_S = angle_SM.cos().sum(-1) - self.dim / 2
-        head_H = torch.arange(1, self.num_heads + 1, device=device, dtype=torch.float32)
+        head_H = torch.arange(1, self.num_heads + 1, device=device, dtype=torch.float64)
         return by_distance(decay_S / (8 * head_H[:, None] / self.num_heads), num_queries)

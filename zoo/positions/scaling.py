@@ -40,7 +40,11 @@ class NTK(Scaling):
 
 
 class DynamicNTK(Scaling):
-    """NTK-aware with the stretch that the current length needs: s' = max(1, s L/N - (s - 1))."""
+    """NTK-aware with the stretch that the current length needs: s' = max(1, s L/N - (s - 1)).
+
+    The frequencies change as a text grows past N, so what a model reads depends on how far it has
+    read, and cached decoding differs there from one pass over the whole: so is the rule.
+    """
 
     def frequencies(self, theta: Tensor, base: float, trained: int, length: int) -> Tensor:
         stretch = max(1.0, self.factor * length / trained - (self.factor - 1))
@@ -51,7 +55,7 @@ class YaRN(Scaling):
     """theta' = theta (1 - ramp) + theta/s ramp, logits times (0.1 ln s + 1)^2.
 
     Peng et al. 2023, arXiv 2309.00071: the ramp runs from the pair that turns `fast` times within N
-    to the one that turns `slow` times.
+    (rounded down) to the one that turns `slow` times (rounded up), as in the authors' code.
     """
 
     def __init__(self, *, factor: float = 4.0, fast: float = 32.0, slow: float = 1.0):

@@ -23,9 +23,9 @@ class Sinusoidal(Position):
         self.scale = scale
 
     def table(self, offset: int, end: int, device: torch.device | None = None) -> Tensor:
-        """The paper's table, (end - offset, C), float32, before `scale`."""
-        even_K = torch.arange(0, self.width, 2, device=device, dtype=torch.float32)
-        position_T = torch.arange(offset, end, device=device, dtype=torch.float32)
+        """The paper's table, (end - offset, C), float64, before `scale`."""
+        even_K = torch.arange(0, self.width, 2, device=device, dtype=torch.float64)
+        position_T = torch.arange(offset, end, device=device, dtype=torch.float64)
         angle_TK = position_T[:, None] * self.base ** (-even_K / self.width)
         return torch.stack((angle_TK.sin(), angle_TK.cos()), dim=-1).flatten(1)[:, : self.width]
 

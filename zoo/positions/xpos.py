@@ -18,8 +18,9 @@ GAMMA = 0.4
 class XPos(RoPE):
     """The Length-Extrapolatable Transformer's positions, made for blockwise causal attention.
 
-    scale_base: S in tokens, by default half the training length (the authors' 512 for 1024). Without
-    a blockwise mask float32 holds up to about 141 S tokens; with one there is no limit.
+    scale_base: S in tokens, by default half the training length (the authors' 512 for 1024). With a
+    blockwise mask whose block is of the order of S, any length is exact; otherwise float32 holds up
+    to about 130 S tokens in one pass.
     """
 
     def __init__(self, *, scale_base: float | None = None, **rope):
