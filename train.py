@@ -11,14 +11,14 @@ from pathlib import Path
 # costs a training step five times its work. Must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import hydra  # noqa: E402
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.types import RunMode  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from tasks import run_folder, sweep  # noqa: E402
-from tasks.errors import UserError  # noqa: E402
-from tasks.loggers import finish_wandb  # noqa: E402
+from tasks import run_folder, sweep
+from tasks.errors import UserError
+from tasks.loggers import finish_wandb
 
 run_folder.register_resolvers()
 sweep.register_resolver()

@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from tasks.run_folder import read_json, say
 
-
 MEMO = "ZOO_RESUMED_SWEEP"
 
 

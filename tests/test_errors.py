@@ -43,7 +43,9 @@ def test_one_line_names_the_key(train, tmp_path, case):
 @pytest.mark.parametrize("kind", ["empty", "binary", "too small"])
 def test_corpus_that_cannot_be_used(train, tmp_path, kind):
     path = tmp_path / "input.txt"
-    path.write_bytes({"empty": b"", "binary": bytes(range(256)) * 40, "too small": b"A few words."}[kind])
+    path.write_bytes(
+        {"empty": b"", "binary": bytes(range(256)) * 40, "too small": b"A few words."}[kind]
+    )
     run = train(f"data.path={path}")
     assert run.code != 0
     line = _the_line(run.err)

@@ -38,7 +38,9 @@ def test_sweep_goes_on_past_a_failing_job_and_says_so(train, tmp_path):
     assert "model.width" in (sweep / "comparison.html").read_text(), "failures are shown"
 
 
-def test_interrupted_sweep_goes_on_without_running_finished_jobs_again(train, tmp_path, monkeypatch):
+def test_interrupted_sweep_goes_on_without_running_finished_jobs_again(
+    train, tmp_path, monkeypatch
+):
     from tasks import run as module
 
     whole, calls = module.run, []

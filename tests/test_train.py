@@ -28,7 +28,17 @@ def test_run_leaves_what_the_contract_promises(train):
         state = torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert state["global_step"] <= 6
     results = json.loads((run.folder / "results.json").read_text())
-    for name in ["test/loss", "test/bits_per_byte", "val/loss", "baseline/unigram_bits_per_byte", "tokens_per_s", "params", "baseline/bigram_bits_per_byte", "baseline/xz_bits_per_byte", "baseline/uniform_bits_per_byte"]:
+    for name in [
+        "test/loss",
+        "test/bits_per_byte",
+        "val/loss",
+        "baseline/unigram_bits_per_byte",
+        "tokens_per_s",
+        "params",
+        "baseline/bigram_bits_per_byte",
+        "baseline/xz_bits_per_byte",
+        "baseline/uniform_bits_per_byte",
+    ]:
         assert results[name] > 0, name
     config = yaml.safe_load((run.folder / "config.yaml").read_text())
     assert config["model"]["vocab_size"] == 257 or config["model"]["vocab_size"] == 256
