@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made_up import text_data, texts
-from test_data_packing import NoEnd
 
 from tasks.data import baselines as module
 from tasks.data.baselines import count_models, xz_bits_per_byte
 from tasks.data.bpe import BPE
+from tests.tasks.data.made_up import text_data, texts
+from tests.tasks.data.test_data_packing import NoEnd
 
 
 def by_hand(data) -> tuple[float, float]:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import Made, text_data, texts
 
 from tasks.data.corpora import Corpus, Document
 from tasks.data.documents import SPLITS, SeenHashes, content_hash, prepare_documents
 from tasks.errors import UserError
+from tests.tasks.data.made_up import Made, text_data, texts
 
 FRACTIONS = {"val_fraction": 0.1, "test_fraction": 0.1}
 

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import texts
 
 from tasks.data import content
 from tasks.data.corpora import Stdlib
 from tasks.data.cut import cut
 from tasks.data.files import Text
 from tasks.errors import UserError
+from tests.tasks.data.made_up import texts
 
 PACK = {
     "": lambda data: data,

@@ -8,11 +8,11 @@ import datasets
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
-from made_up import texts
 
 from tasks.data.hub import Hub
 from tasks.data.hub_commit import hub_commit
 from tasks.errors import UserError
+from tests.tasks.data.made_up import texts
 
 
 @pytest.fixture(scope="module")

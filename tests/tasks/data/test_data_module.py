@@ -10,11 +10,11 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from made_up import Made, text_data, texts
 
 from tasks.data.bpe import BPE
 from tasks.data.sources import FileData, HubData
 from tasks.errors import UserError
+from tests.tasks.data.made_up import Made, text_data, texts
 
 ROOT = Path(__file__).parents[3]
 
@@ -239,9 +239,9 @@ def test_whatever_matters_makes_another_cache(tmp_path):
 def test_processes_prepare_the_same_data_at_once(tmp_path):
     """Two ranks of a real run, or two jobs of a sweep, on a fresh machine."""
     code = """
-import sys; sys.path.insert(0, "tests/tasks/data")
+import sys; sys.path.insert(0, ".")
 from pathlib import Path
-from made_up import Made, texts
+from tests.tasks.data.made_up import Made, texts
 from tasks.data.bpe import BPE
 from tasks.data.documents import prepare_documents
 from tasks.data.tokens import prepare_tokenizer, prepare_tokens

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up import text_data, texts
 
 from tasks.data.loaders import EvaluationBatches
 from tasks.data.packing import IGNORED
 from tasks.data.tokenizers import Bytes, Tokenizer
+from tests.tasks.data.made_up import text_data, texts
 
 
 class NoEnd(Bytes):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import text_data, texts
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -17,6 +16,7 @@ from tasks.data.bpe import BPE, byte_of_character
 from tasks.data.huggingface import HuggingFace
 from tasks.data.tokenizers import Bytes, load_tokenizer
 from tasks.errors import UserError
+from tests.tasks.data.made_up import text_data, texts
 
 ROOT = Path(__file__).parents[3]
 TRICKY = [
