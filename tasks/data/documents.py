@@ -1,8 +1,8 @@
 """The first stage: a corpus, read once, deduplicated, every document with its hash.
 
 `documents.arrow` holds text, id and meta (JSON) in batches; `index.arrow` the hash and the size in
-bytes of each. The hash is of the text with every run of white space made one space: two documents
-with equal hashes are one, and the first is kept. It also decides, alone, the split:
+bytes of each. The hash is of the text without its white space: two documents with equal hashes are
+one, and the first is kept. It also decides, alone, the split:
 
     u = hash / 2^64:    test  u < test_fraction    val  u ≥ 1 - val_fraction    train  else
 
@@ -27,7 +27,7 @@ from tasks.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
-_FORMAT = 1
+_FORMAT = 2
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 8192
 _FORGET_BYTES = 1 << 20
@@ -36,9 +36,9 @@ _SCHEMA = pa.schema(
 )
 
 
-def content_hash(text: str) -> int:
-    """64 bits of the text, blind to how its white space is laid out."""
-    data = " ".join(text.split()).encode("utf-8")
+def content_hash(text: bytes) -> int:
+    """64 bits of a UTF-8 text, blind to white space (of ASCII)."""
+    data = text.translate(None, b" \t\n\r\v\f")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
@@ -145,15 +145,15 @@ def _read(corpus: Corpus, folder: Path) -> None:
         pa.OSFile(str(folder / "documents.arrow"), "wb") as sink,
         pa.ipc.new_file(sink, _SCHEMA) as writer,
     ):
-        for documents in _batches(corpus.documents()):
-            marks = np.fromiter((content_hash(d.text) for d in documents), np.uint64)
-            lengths = np.fromiter((len(d.text.encode()) for d in documents), np.int64)
+        for documents, texts in _batches(corpus.documents()):
+            marks = np.fromiter(map(content_hash, texts), np.uint64)
+            lengths = np.fromiter(map(len, texts), np.int64)
             new = seen.add(marks)
-            kept = [document for document, is_new in zip(documents, new) if is_new]
             advance(int(lengths.sum()))
-            if not kept:
+            if not new.any():
                 continue
-            writer.write_batch(_to_batch(kept))
+            kept = new.nonzero()[0]
+            writer.write_batch(_to_batch([documents[i] for i in kept], [texts[i] for i in kept]))
             counts.append(len(kept))
             hashes.append(marks[new])
             sizes.append(lengths[new])
@@ -163,35 +163,35 @@ def _read(corpus: Corpus, folder: Path) -> None:
     (folder / "batches.json").write_text(json.dumps(counts))
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+def _batches(documents: Iterator[Document]) -> Iterator[tuple[list[Document], list[bytes]]]:
+    """Documents with their text as UTF-8, a few megabytes at a time, without the empty ones."""
     batch: list[Document] = []
+    texts: list[bytes] = []
     size = 0
     for document in documents:
-        if not document.text.strip():
+        if not document.text or document.text.isspace():
             continue
-        batch.append(_storable(document))
-        size += len(document.text)
+        batch.append(document)
+        texts.append(_utf8(document.text))
+        size += len(texts[-1])
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
-            yield batch
-            batch, size = [], 0
+            yield batch, texts
+            batch, texts, size = [], [], 0
     if batch:
-        yield batch
+        yield batch, texts
 
 
-def _storable(document: Document) -> Document:
+def _utf8(text: str) -> bytes:
     """Half characters (lone surrogates, which JSON can spell) have no UTF-8; they become "?"."""
     try:
-        document.text.encode("utf-8")
-        return document
+        return text.encode("utf-8")
     except UnicodeEncodeError:
-        return Document(
-            document.text.encode("utf-8", "replace").decode(), document.id, document.meta
-        )
+        return text.encode("utf-8", "replace")
 
 
-def _to_batch(documents: list[Document]) -> pa.RecordBatch:
+def _to_batch(documents: list[Document], texts: list[bytes]) -> pa.RecordBatch:
     columns: list[list[Any]] = [
-        [d.text for d in documents],
+        texts,
         [d.id for d in documents],
         [json.dumps(d.meta) if d.meta else "" for d in documents],
     ]

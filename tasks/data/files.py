@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -82,8 +83,11 @@ class Text(Corpus):
         self.encoding = encoding
         self.max_documents = max_documents
 
+    @cached_property
     def files(self) -> dict[Path, str]:
         """The files to read, in order, and what each is called in the ids of its documents.
+
+        Looked up once, so that what is read is what the fingerprint is of.
 
         Raises UserError for a path that names nothing or nothing readable.
         """
@@ -94,7 +98,6 @@ class Text(Corpus):
         return found
 
     def fingerprint(self, cache_dir: Path) -> dict[str, Any]:
-        files = self.files()
         return {
             "corpus": "files",
             "text_column": self.text_column,
@@ -103,19 +106,18 @@ class Text(Corpus):
             "document_size": self.document_size,
             "encoding": self.encoding,
             "max_documents": self.max_documents,
-            "content": content_of(files, cache_dir),
+            "content": content_of(self.files, cache_dir),
         }
 
     def size(self) -> int:
-        return sum(path.stat().st_size for path in self.files())
+        return sum(path.stat().st_size for path in self.files)
 
     def documents(self) -> Iterator[Document]:
         return islice(self._documents(), self.max_documents)
 
     def _documents(self) -> Iterator[Document]:
-        files = self.files()
-        whole, piece = self._sizes(list(files))
-        for path, called in files.items():
+        whole, piece = self._sizes()
+        for path, called in self.files.items():
             try:
                 with reading(path):
                     if _suffix(path) == ".parquet":
@@ -125,22 +127,21 @@ class Text(Corpus):
                     else:
                         yield from self._plain(path, called, whole, piece)
             except NotText as error:
-                if len(files) == 1 or self._named(path):
+                if len(self.files) == 1 or self._named(path):
                     raise
                 log.warning("left out: %s", error)
 
     def _named(self, path: Path) -> bool:
         """Whether the person named this very file, rather than the folder that it lies in."""
-        return any(Path(os.path.expanduser(str(name))).resolve() == path for name in self.path)
+        return any(_absolute(Path(os.path.expanduser(str(name)))) == path for name in self.path)
 
-    def _sizes(self, paths: list[Path]) -> tuple[int, int]:
+    def _sizes(self) -> tuple[int, int]:
         """Characters above which a plain file is cut, and those of a piece."""
         if self.document_size is not None:
             return self.document_size, self.document_size
-        if len(paths) >= _FEW_FILES or self.separator is not None:
+        if len(self.files) >= _FEW_FILES or self.separator is not None:
             return _WHOLE, 1 << 16
-        total = sum(path.stat().st_size for path in paths)
-        piece = min(max(total // 128, 1 << 10), 1 << 16)
+        piece = min(max(self.size() // 128, 1 << 10), 1 << 16)
         return piece, piece
 
     def _plain(self, path: Path, called: str, whole: int, piece: int) -> Iterator[Document]:
@@ -228,18 +229,22 @@ def _find(name: str) -> Iterator[tuple[Path, str]]:
             raise UserError(f"data.path={name}: no {' '.join(PLAIN + ROWS)} file in this folder")
         if not any(p.stat().st_size for p in found):
             raise UserError(f"data.path={name}: every file in this folder is empty")
-        yield from ((p.resolve(), p.relative_to(path).as_posix()) for p in found)
+        yield from ((_absolute(p), p.relative_to(path).as_posix()) for p in found)
     elif path.exists():
         if path.is_file() and not path.stat().st_size:
             raise UserError(f"data.path={name}: is empty; give a file with text in it")
-        yield path.resolve(), path.name
+        yield _absolute(path), path.name
     elif glob.has_magic(name):
         found = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
         if not found:
             raise UserError(f"data.path={name}: no file matches (looked from {Path.cwd()})")
-        yield from ((p.resolve(), p.as_posix()) for p in found)
+        yield from ((_absolute(p), p.as_posix()) for p in found)
     else:
         raise UserError(f"data.path={name}: no such file or folder (looked from {Path.cwd()})")
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def _wanted(path: Path) -> bool:

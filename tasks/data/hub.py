@@ -84,13 +84,12 @@ class Hub(Corpus):
         return self._commit
 
     def documents(self) -> Iterator[Document]:
-        columns = [self.text_column, *self.meta_columns]
         rows = self._load()
         known = rows.column_names  # None where a stream does not say
         if known is not None:
             self._check_columns(known)
-            rows = rows.select_columns(columns)
-        for number, row in enumerate(itertools.islice(rows, self.max_documents)):
+            rows = rows.select_columns([self.text_column, *self.meta_columns])
+        for number, row in enumerate(self._read(rows)):
             self._check_columns(list(row))
             text = row[self.text_column]
             if text is None:
@@ -102,6 +101,17 @@ class Hub(Corpus):
                 )
             meta = {column: plain(row[column]) for column in self.meta_columns}
             yield Document(text, f"{self.split}:{number}", meta)
+
+    def _read(self, rows: Any) -> Iterator[dict[str, Any]]:
+        number = 0
+        try:
+            for row in itertools.islice(rows, self.max_documents):
+                yield row
+                number += 1
+        except Exception as error:  # a network that fails, a file that is damaged
+            raise UserError(
+                f"data.name={self.name}: reading stopped at row {number} ({_reason(error)}); try again"
+            ) from error
 
     def _check_columns(self, names: list[str]) -> None:
         for column in [self.text_column, *self.meta_columns]:
@@ -131,10 +141,15 @@ class Hub(Corpus):
                 download_config=datasets.DownloadConfig(local_files_only=offline),
             )
         except Exception as error:  # a dozen kinds; what they say is what helps
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = _reason(error)
             if isinstance(error, KeyError):
                 reason = f"it has no split {self.split!r}"
             raise UserError(
                 f"data.name={self.name}: cannot be loaded ({reason}); check data.name, data.config "
                 f"({self.config}) and data.split ({self.split}), and the network"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

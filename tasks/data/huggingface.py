@@ -64,6 +64,8 @@ class HuggingFace(Tokenizer):
                 table[i] = len(text)
             else:
                 return None
+        if self.eos is not None:
+            table[self.eos] = 0
         return table
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:

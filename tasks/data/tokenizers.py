@@ -48,7 +48,7 @@ class Tokenizer(ABC):
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of one text, without `eos`."""
-        return self.encode_batch([text])[0]
+        return self.encode_batch([text])[0].copy()  # writable, and its own
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:

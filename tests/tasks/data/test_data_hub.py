@@ -135,3 +135,20 @@ def test_no_network_and_nothing_cached_is_one_line(monkeypatch):
     with pytest.raises(UserError, match=r"data\.name=some/data.*network") as caught:
         list(Hub(name="some/data").documents())
     assert "\n" not in str(caught.value)
+
+
+def test_network_that_fails_midway_is_one_line(monkeypatch):
+    reachable(monkeypatch, "aaa")
+
+    class Broken:
+        column_names = None
+
+        def __iter__(self):
+            yield {"text": "x"}
+            raise ConnectionError("gone\naway")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Broken())
+    rows = Hub(name="some/data", streaming=True).documents()
+    assert next(rows).text == "x"
+    with pytest.raises(UserError, match=r"data\.name=some/data.*row 1 \(gone away\)"):
+        next(rows)
