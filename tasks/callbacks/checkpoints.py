@@ -39,7 +39,7 @@ class Checkpoints(Callback):
     def on_validation_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule
     ) -> None:
-        if trainer.sanity_checking or not trainer.state.fn == "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._due = True
         value = trainer.callback_metrics.get(self.monitor)
