@@ -2,21 +2,35 @@
 
 Training is that of `tasks.lm`, batch for batch. The test adds to `test/loss` and its kin
 
-    test/ppl@L  test/bits_per_byte@L  test/late_ppl@L      L = N/4 .. 16N, full causal attention
-    the same with +bca, +window, ... after L               under each mask of `masks`
+    test/ppl@L  test/bits_per_byte@L  test/late_ppl@L          L = N/4 .. 16N
+    test/resolution@L  _heads@L  _zero@L  test/monotone@L      L = N, 2N: heads pooled with the tail
+                                    dropped; mean over heads; tail counted as zero; share that falls
+    test/resolution_scheme@L        of the position scheme's own curve, nothing learned but its own
+    test/translation_change         largest change in nats when a text is shifted by padding
+    test/ppl_ratio                  worst perplexity beyond N over that at N
+    test/score_tokens_per_s@L  test/generate_tokens_per_s@L  test/*_memory_mb@L        with `speed`
 
-The column without a suffix is full causal attention for every model, whatever `model.mask` says (a
-model that carries a blockwise mask, such as xpos, included). Where the scheme is not defined at L
-(a table of learned positions that ends before) there is no value.
+and the same with +bca, +window, ... after L under each mask of `masks` (`test/ppl_ratio@bca`). The
+column without a suffix is full causal attention for every model, whatever `model.mask` says (a model
+that carries a blockwise mask, such as xpos, included). Where the scheme is not defined at L (a table
+of learned positions that ends before) there is no value. Curves by position and by distance go to
+series.json, pictures to plots/.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from kernels.attention.masks import Mask, causal
-from tasks.extrapolation.perplexity import Losses, measure
+from tasks.extrapolation.findings import Findings
+from tasks.extrapolation.invariance import translation_change
+from tasks.extrapolation.perplexity import measure
+from tasks.extrapolation.scores import expected_scores, scheme_curve
 from tasks.extrapolation.spans import Spans, read_spans
+from tasks.extrapolation.speed import measure_speed
 from tasks.lm import LanguageModeling
+from zoo.decoder import Decoder
 
 FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
 
@@ -24,13 +38,17 @@ FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
 class Extrapolation(LanguageModeling):
     """Trains as LanguageModeling; its test reads the same held-out tokens at many lengths.
 
-    lengths: to read at, ascending divisors of the longest; None: N/4 to 16N by factors of two.
+    lengths: to read at, divisors of the longest; None: N/4 to 16N by factors of two.
     masks: suffix -> mask constructor, called with `context_length`; full causal is always there.
     spans_per_document: None: as many as a document has; the paper reads one of each.
     tokens_per_batch: in one forward pass of the evaluation.
+    resolution_lengths: where attention is looked at, on `resolution_texts` texts; None: N and 2N.
+    speed: measure tokens per second and memory too, at `speed_lengths` (None: N and beyond).
 
     How many tokens are read is the data's affair: `data.max_eval_tokens`.
     """
+
+    model: Decoder
 
     def __init__(
         self,
@@ -39,24 +57,37 @@ class Extrapolation(LanguageModeling):
         masks: Mapping[str, Callable[..., Mask]] | None = None,
         spans_per_document: int | None = None,
         tokens_per_batch: int = 16384,
+        resolution_lengths: list[int] | None = None,
+        resolution_texts: int = 32,
+        speed: bool = True,
+        speed_lengths: list[int] | None = None,
         **shared: Any,
     ):
         super().__init__(**shared)
-        N: int = self.model.context_length  # type: ignore[assignment]
-        self.lengths = _lengths(lengths, N)
-        self.masks = {"": causal()} | {
-            f"+{name}": mask(context_length=N) for name, mask in (masks or {}).items()
-        }
         for name, value in (
             ("spans_per_document", spans_per_document),
             ("tokens_per_batch", tokens_per_batch),
+            ("resolution_texts", resolution_texts),
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1, got {value}")
+        N = self.model.context_length
+        self.lengths = _lengths(lengths, N)
+        longest = self.lengths[-1]
+        self.resolution_lengths = _within(
+            "resolution_lengths", resolution_lengths, [N, 2 * N], longest
+        )
+        beyond = [length for length in self.lengths if length >= N]
+        self.speed_lengths = _within("speed_lengths", speed_lengths, beyond, longest)
+        self.masks = {"": causal()} | {
+            f"+{name}": mask(context_length=N) for name, mask in (masks or {}).items()
+        }
         self.spans_per_document = spans_per_document
         self.tokens_per_batch = tokens_per_batch
+        self.resolution_texts = resolution_texts
+        self.speed = speed
         self._spans: Spans | None = None
-        self._found: dict[str, Any] = {}
+        self.findings = Findings(N)
 
     def on_fit_start(self) -> None:
         """Reads the spans now: a corpus without long documents must not cost a training run."""
@@ -75,34 +106,57 @@ class Extrapolation(LanguageModeling):
         return self._spans
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Within the first test step, where precision, device and sharded weights are set up."""
+        """All within the first test step, where precision, device and sharded weights are set up."""
         super().test_step(batch, batch_idx)
         if batch_idx == 0:
-            self._extrapolate()
+            self._perplexity()
+            self._resolution()
+            texts = self.spans().tokens[: self.resolution_texts, :-1].to(self.device)
+            self.findings.add_translation(translation_change(self.model, texts))
+            if self.speed:
+                self._speed()
 
     def results(self) -> dict[str, Any]:
-        return self._found
+        """Writes series and plots into the run's folder, prints the tables, returns the numbers."""
+        if self.trainer.is_global_zero:
+            self.findings.write(self.trainer.default_root_dir)
+            self.findings.show()
+        return self.findings.results
 
-    def _extrapolate(self) -> None:
+    def _perplexity(self) -> None:
         losses = measure(
-            self.model,  # type: ignore[arg-type]
+            self.model,
             self.spans().share(self.global_rank, self.trainer.world_size),
             lengths=self.lengths,
             masks=self.masks,
             tokens_per_batch=self.tokens_per_batch,
             reduce=lambda x: self.trainer.strategy.reduce(x, reduce_op="sum"),  # type: ignore[arg-type,return-value]
         )
-        self._found |= self._perplexities(losses)
+        self.findings.add_losses(losses)
 
-    def _perplexities(self, losses: dict[tuple[int, str], Losses]) -> dict[str, float]:
-        N: int = self.model.context_length  # type: ignore[assignment]
-        found: dict[str, float] = {}
-        for (length, suffix), of in losses.items():
-            at = f"{length}{suffix}"
-            found[f"test/ppl@{at}"] = of.perplexity()
-            found[f"test/bits_per_byte@{at}"] = of.bits_per_byte
-            found[f"test/late_ppl@{at}"] = of.perplexity(last=min(length, max(1, N // 2)))
-        return found
+    def _resolution(self) -> None:
+        limit = self.model.max_length
+        texts = self.spans().tokens[: self.resolution_texts].to(self.device)
+        for length in self.resolution_lengths:
+            if limit is not None and length > limit:
+                continue
+            done: dict[Mask, list[torch.Tensor]] = {}
+            for suffix, mask in self.masks.items():
+                mask = mask.within(length)
+                if mask not in done:
+                    done[mask] = expected_scores(self.model, texts[:, :length], mask=mask)
+                self.findings.add_scores(f"{length}{suffix}", done[mask])
+            schemes = [scheme_curve(position, length) for _, position in self.model.layers()]
+            self.findings.add_schemes(length, schemes)
+
+    def _speed(self) -> None:
+        found = measure_speed(
+            self.model,
+            self.spans().tokens[0].to(self.device),
+            lengths=self.speed_lengths,
+            masks=self.masks,
+        )
+        self.findings.results |= found
 
 
 def _lengths(given: list[int] | None, N: int) -> list[int]:
@@ -121,3 +175,15 @@ def _lengths(given: list[int] | None, N: int) -> list[int]:
                 "read the same tokens; use divisors of it"
             )
     return lengths
+
+
+def _within(name: str, given: list[int] | None, default: list[int], longest: int) -> list[int]:
+    """Other lengths, checked against the spans that are read."""
+    if given is None:
+        return [length for length in default if length <= longest]
+    for length in given:
+        if not 1 <= length <= longest:
+            raise ValueError(
+                f"{name}: {length} is not between 1 and the longest of lengths, {longest}"
+            )
+    return sorted(set(given))
