@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +218,16 @@ def _peak_memory(trainer: lightning.Trainer) -> float:
 
 
 def show_results(results: dict[str, Any], folder: Path) -> None:
-    """The closing table: the model beside its yardsticks, then how fast and how large."""
+    """The closing table: the model beside its yardsticks, then how fast and how large.
+
+    A quantity measured under more than a few conditions (`test/ppl@…`) is a curve: its task shows it.
+    """
     table = Table(title="results", title_justify="left", show_header=False)
     table.add_column("quantity")
     table.add_column("value", justify="right")
     shown = [k for k in results if k.split("/")[0] in ("test", "val")]
+    conditions = Counter(k.partition("@")[0] for k in shown)
+    shown = [k for k in shown if conditions[k.partition("@")[0]] <= 4]
     for name in sorted(shown):
         table.add_row(name, f"{results[name]:.4f}")
     yardsticks = {k: v for k, v in results.items() if k.startswith("baseline/")}
