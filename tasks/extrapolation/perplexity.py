@@ -47,13 +47,13 @@ class Losses:
         return float(self.nats.sum()) / (self.bytes * math.log(2))
 
     def by_position(self) -> tuple[list[float], list[float]]:
-        """(positions, perplexities) over bins that grow with the position, four an octave.
+        """(positions, perplexities) over bins that grow with the position, two an octave.
 
         Positions count from 1 and stand for their bin by its geometric middle.
         """
         length = len(self.nats)
-        steps = 4 * math.ceil(math.log2(length)) + 1
-        edges = sorted({min(length, round(2 ** (i / 4))) for i in range(steps)} | {0, length})
+        steps = 2 * math.ceil(math.log2(length)) + 1
+        edges = sorted({min(length, round(2 ** (i / 2))) for i in range(steps)} | {0, length})
         middles, values = [], []
         for low, high in itertools.pairwise(edges):
             loss = float(self.nats[low:high].sum() / self.count[low:high].sum())

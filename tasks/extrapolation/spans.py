@@ -2,7 +2,12 @@
 
 A span is `longest` + 1 consecutive tokens of one document. At length L it is cut into longest / L
 segments, each read from empty context, so that every length predicts the very same `longest` tokens
-of it (arXiv 2212.10554 §4: arXiv documents, segments of the target length, perplexity over all tokens).
+of it (arXiv 2212.10554 §4: the first 4k tokens of each document, cut into segments of the target
+length, perplexity over all tokens).
+
+Unless only the beginnings are asked for, spans lie anywhere in their documents: if all of them began
+one, the position inside a segment would also be that inside a document, and loss by position would
+tell of title pages and licences.
 """
 
 from dataclasses import dataclass
@@ -55,11 +60,12 @@ def read_spans(
     max_tokens: int | None = None,
     per_document: int | None = None,
 ) -> Spans:
-    """Spans of a split, side by side from the start of each document, at most `per_document` of them.
+    """Spans of a split, side by side inside documents; one of each document comes before a second of any.
 
-    The first span of every document comes before the second of any, and `max_tokens` (at least one
-    span) ends the row, so that few tokens still come from many documents. With
-    `cross_documents` the split is one document. Raises ValueError where no document is long enough.
+    max_tokens: ends the row (after at least one span), so that few tokens still come from many
+    documents. per_document: only the first spans of each, from its start; None: all that fit, from
+    anywhere. With `cross_documents` the split is one document.
+    Raises ValueError where no document is long enough.
     """
     whole = PackedDataset(
         path=dataset.path,
@@ -85,10 +91,16 @@ def read_spans(
 
 
 def _starts(ends: np.ndarray, longest: int, per_document: int | None) -> np.ndarray:
-    """First tokens of the spans, the first of every document before the second of any."""
-    fit = np.maximum(np.diff(ends) - 1, 0) // longest
+    """First tokens of the spans, a document's spread by multiples of the golden ratio's fraction."""
+    tokens = np.maximum(np.diff(ends) - 1, 0)
+    fit = tokens // longest
+    spread = (np.arange(1, len(fit) + 1) * 0.6180339887498949) % 1.0
+    offset = (spread * (tokens - fit * longest + 1)).astype(np.int64)
+    first = (spread * fit).astype(np.int64)
     if per_document is not None:
-        fit = np.minimum(fit, per_document)
-    rounds = range(int(fit.max(initial=0)))
-    rows = [ends[:-1][fit > turn] + turn * longest for turn in rounds]
+        fit, offset, first = np.minimum(fit, per_document), 0 * offset, 0 * first
+    rows = [
+        (ends[:-1] + offset + (first + turn) % np.maximum(fit, 1) * longest)[fit > turn]
+        for turn in range(int(fit.max(initial=0)))
+    ]
     return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
