@@ -22,10 +22,10 @@ import numpy as np
 from tasks.data.packing import PackedDataset
 from tasks.data.stage import stage
 
-_FORMAT = 1
-_CHUNK = 1 << 22
+_FORMAT = 2
+_CHUNK = 1 << 21
 _FIT_TOKENS = 1 << 26  # training tokens that are counted at most, spread evenly
-_XZ_BYTES = 1 << 25  # test text that xz reads at most
+_XZ_BYTES = 1 << 24  # test text that xz reads at most
 _DENSE = 1 << 22  # vocabularies whose square is below this are counted in a table
 _ALPHAS = (0.01, 0.1, 0.5, 1.0)
 _BETAS = tuple(4.0**k for k in range(-2, 8))
@@ -50,7 +50,7 @@ def baselines(
     }
 
     def build(folder: Path) -> None:
-        bits = {"uniform": len(test.targets()) * math.log2(test.vocab_size)}
+        bits = {"uniform": test.num_targets() * math.log2(test.vocab_size)}
         bits["unigram"], bits["bigram"] = count_models(train, val, test)
         found = {name: total / test.num_bytes() for name, total in bits.items()}
         found["xz"] = xz_bits_per_byte(texts)
@@ -61,7 +61,7 @@ def baselines(
 
 
 def xz_bits_per_byte(texts: Iterable[str]) -> float:
-    """Bits that `xz -9e` needs for a byte of these texts; of the first 32 MiB where there is more."""
+    """Bits that `xz -9e` needs for a byte of these texts; of the first 16 MiB where there is more."""
     parts: list[bytes] = []
     size = 0
     for text in texts:
@@ -81,52 +81,61 @@ def count_models(
     train: PackedDataset, val: PackedDataset | None, test: PackedDataset
 ) -> tuple[float, float]:
     """Bits of all test targets under the unigram and under the bigram."""
-    asked = {"test": _Pairs(test)} | ({} if val is None else {"val": _Pairs(val)})
-    codes = np.unique(np.concatenate([pairs.codes for pairs in asked.values()]))
+    asked = [_pairs_asked(split) for split in (test, val) if split is not None]
+    codes = np.unique(np.concatenate([pairs for pairs, _ in asked]))
     singles, doubles = _count(train, codes)
+    judges = [_Judge(*pairs, codes, singles, doubles) for pairs in asked]
     alpha = beta = 1.0
     if val is not None:
-        alpha = min(_ALPHAS, key=lambda a: asked["val"].unigram_bits(singles, a))
-        prior = _unigram(singles, alpha)
-        beta = min(
-            _BETAS, key=lambda b: asked["val"].bigram_bits(codes, doubles, singles, prior, b)
-        )
-    prior = _unigram(singles, alpha)
-    return (
-        asked["test"].unigram_bits(singles, alpha),
-        asked["test"].bigram_bits(codes, doubles, singles, prior, beta),
-    )
+        alpha = min(_ALPHAS, key=judges[1].unigram_bits)
+        beta = min(_BETAS, key=lambda b: judges[1].bigram_bits(alpha, b))
+    return judges[0].unigram_bits(alpha), judges[0].bigram_bits(alpha, beta)
 
 
-class _Pairs:
-    """The distinct (previous, target) pairs of a split, and how often each is asked for."""
+class _Judge:
+    """The bits of a split's targets, from its distinct (previous, target) pairs.
 
-    def __init__(self, dataset: PackedDataset):
-        places = dataset.targets()
-        self.V = dataset.vocab_size
-        pairs = _code(dataset.tokens[places - 1], dataset.tokens[places], self.V)
-        self.codes, self.times = np.unique(pairs, return_counts=True)
+    pairs: their codes; times: how often each is asked for; codes, doubles: counts of pairs in the
+    training text; singles: counts of tokens (V,).
+    """
 
-    def unigram_bits(self, singles: np.ndarray, alpha: float) -> float:
-        p = _unigram(singles, alpha)[self.codes % self.V]
-        return float(-(self.times * np.log2(p)).sum())
-
-    def bigram_bits(
+    def __init__(
         self,
+        pairs: np.ndarray,
+        times: np.ndarray,
         codes: np.ndarray,
-        doubles: np.ndarray,
         singles: np.ndarray,
-        prior: np.ndarray,
-        beta: float,
-    ) -> float:
-        before, after = np.divmod(self.codes, self.V)
-        seen = doubles[np.searchsorted(codes, self.codes)]
-        p = (seen + beta * prior[after]) / (singles[before] + beta)
+        doubles: np.ndarray,
+    ):
+        self.times = times
+        self.singles = singles
+        self.before, self.after = np.divmod(pairs, len(singles))
+        self.seen = doubles[np.searchsorted(codes, pairs)]
+
+    def _unigram(self, alpha: float) -> np.ndarray:
+        p = (self.singles + alpha) / (self.singles.sum() + alpha * len(self.singles))
+        return p[self.after]
+
+    def unigram_bits(self, alpha: float) -> float:
+        return float(-(self.times * np.log2(self._unigram(alpha))).sum())
+
+    def bigram_bits(self, alpha: float, beta: float) -> float:
+        p = (self.seen + beta * self._unigram(alpha)) / (self.singles[self.before] + beta)
         return float(-(self.times * np.log2(p)).sum())
 
 
-def _unigram(singles: np.ndarray, alpha: float) -> np.ndarray:
-    return (singles + alpha) / (singles.sum() + alpha * len(singles))
+def _pairs_asked(dataset: PackedDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the (previous, target) pairs of a split, sorted, and how often each is asked for."""
+    V = dataset.vocab_size
+    pairs = (_code(dataset.tokens[p - 1], dataset.tokens[p], V) for p in dataset.targets())
+    if V * V <= _DENSE:
+        table = np.zeros(V * V, dtype=np.int64)
+        for part in pairs:
+            table += np.bincount(part, minlength=V * V)
+        return table.nonzero()[0], table[table > 0]
+    codes, times = zip(*(np.unique(part, return_counts=True) for part in pairs))
+    merged, which = np.unique(np.concatenate(codes), return_inverse=True)
+    return merged, np.bincount(which, weights=np.concatenate(times))
 
 
 def _code(before: np.ndarray, after: np.ndarray, V: int) -> np.ndarray:
@@ -136,8 +145,9 @@ def _code(before: np.ndarray, after: np.ndarray, V: int) -> np.ndarray:
 def _count(train: PackedDataset, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How often each token has a successor (V,), and each of the sorted pair `codes` occurs."""
     tokens, V = train.tokens, train.vocab_size
+    dense = V * V <= _DENSE
     singles = np.zeros(V, dtype=np.int64)
-    doubles = np.zeros(V * V if V * V <= _DENSE else len(codes), dtype=np.int64)
+    doubles = np.zeros(V * V if dense else len(codes), dtype=np.int64)
     starts = np.arange(0, len(tokens) - 1, _CHUNK)
     most = _FIT_TOKENS // _CHUNK
     if len(starts) > most:
@@ -146,10 +156,10 @@ def _count(train: PackedDataset, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
         part = tokens[start : start + _CHUNK + 1]
         singles += np.bincount(part[:-1], minlength=V)
         pairs = _code(part[:-1], part[1:], V)
-        if V * V <= _DENSE:
+        if dense:
             doubles += np.bincount(pairs, minlength=V * V)
         else:
             place = np.minimum(np.searchsorted(codes, pairs), len(codes) - 1)
             doubles += np.bincount(place[codes[place] == pairs], minlength=len(codes))
         train.forget()
-    return singles, doubles[codes] if V * V <= _DENSE else doubles
+    return singles, doubles[codes] if dense else doubles

@@ -14,6 +14,7 @@ Shapes: B windows, T context length, N tokens of the split.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tasks.data.arrow import Mapped, read_batch
 
 IGNORED = -100
 
-_CHUNK = 1 << 24
+_CHUNK = 1 << 21
 
 
 class PackedDataset(torch.utils.data.Dataset):
@@ -148,27 +149,28 @@ class PackedDataset(torch.utils.data.Dataset):
         assert self._spans is not None
         return self._spans[places]
 
-    def forget(self) -> None:
-        """After a pass over many tokens: hands their pages back to the kernel."""
-        self._map.forget()
+    def targets(self) -> Iterator[np.ndarray]:
+        """Places in `tokens` of all that is predicted, in order, a few million at a time."""
+        for start in range(1, len(self.tokens), _CHUNK):
+            stop = min(start + _CHUNK, len(self.tokens))
+            counted = np.ones(stop - start, dtype=bool)
+            if self.eos is None and not self.cross_documents:
+                first, last = self.offsets.searchsorted([start, stop])
+                counted[self.offsets[first:last] - start] = False
+            yield start + counted.nonzero()[0]
+            self.forget()
 
-    def targets(self) -> np.ndarray:
-        """Places in `tokens` of all that is predicted: what baselines are judged on too."""
-        places = np.arange(1, len(self.tokens))
-        if self.eos is None and not self.cross_documents:
-            return np.setdiff1d(places, self.offsets, assume_unique=True)
-        return places
+    def num_targets(self) -> int:
+        """How many tokens are predicted."""
+        return sum(len(places) for places in self.targets())
 
     def num_bytes(self) -> int:
         """Bytes of text under all targets."""
-        ignored, total = 0, 0
-        for start in range(1, len(self.tokens), _CHUNK):
-            total += int(self.token_bytes(slice(start, start + _CHUNK)).sum(dtype=np.int64))
-            self.forget()
-        if self.eos is None and not self.cross_documents:
-            starts = self.offsets[(self.offsets > 0) & (self.offsets < len(self.tokens))]
-            ignored = int(self.token_bytes(starts).sum(dtype=np.int64))
-        return total - ignored
+        return sum(int(self.token_bytes(p).sum(dtype=np.int64)) for p in self.targets())
+
+    def forget(self) -> None:
+        """After a pass over many tokens: hands their pages back to the kernel."""
+        self._map.forget()
 
 
 def _reopen(path: Path, context_length: int, cross: bool, max_tokens: int | None) -> PackedDataset:

@@ -65,11 +65,12 @@ class RoPE(Position):
     def factors(
         self, position_T: Tensor, length: int, centre: float, *, inverse: bool = False
     ) -> Tensor:
-        """What a query (or with `inverse` a key) at each position is multiplied by: (T, D/2) complex."""
+        """What a query (or with `inverse` a key) at each position is multiplied by: (T, D/2, 2), the
+        real and imaginary parts of size * e^(j n theta)."""
         theta = self.frequencies(length).to(position_T.device)
         angle_TD = position_T.double()[:, None] * theta
         size = 1.0 if self.scaling is None else self.scaling.attention_factor
-        return torch.polar(torch.full_like(angle_TD, size), angle_TD)
+        return torch.stack((angle_TD.cos(), angle_TD.sin()), dim=-1) * size
 
     def rotate(
         self, q_BHTD: Tensor, k_BGSD: Tensor, *, block: int | None = None
@@ -88,10 +89,8 @@ class RoPE(Position):
         k_factors = self.factors(place_S, 2 * block, block, inverse=True)
         return self._turn(q_BHTD, own), self._turn(k_BGSD, k_factors), self._turn(q_BHTD, after)
 
-    def _turn(self, x_BHTD: Tensor, factors_TD: Tensor) -> Tensor:
-        factors = torch.view_as_real(factors_TD).to(
-            torch.promote_types(x_BHTD.dtype, torch.float32)
-        )
+    def _turn(self, x_BHTD: Tensor, factors_TD2: Tensor) -> Tensor:
+        factors = factors_TD2.to(torch.promote_types(x_BHTD.dtype, torch.float32))
         if self.rotated == self.head_dim:
             return rotate(x_BHTD, factors, layout=self.layout)
         turned = rotate(x_BHTD[..., : self.rotated], factors, layout=self.layout)

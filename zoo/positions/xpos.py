@@ -37,4 +37,4 @@ class XPos(RoPE):
         zeta = (pairs / (self.rotated / 2) + GAMMA) / (1 + GAMMA)
         power_T = (position_T.double() - centre) / self.scale_base
         decay_TD = zeta ** (-power_T if inverse else power_T)[:, None]
-        return rotation * decay_TD
+        return rotation * decay_TD[..., None]
