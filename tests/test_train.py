@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -213,3 +214,35 @@ def _run(arguments: list[str]) -> str:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+
+
+def test_lex_reads_fifty_times_its_training_length_through_a_bounded_cache(train, tmp_path):
+    """Beyond N quality stays, and memory does not grow: what the model is for."""
+    draw = random.Random(0)
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    words = "the cat sat on a mat and then the dog ran off with it".split()
+    for i in range(60):
+        text = " ".join(draw.choice(words) for _ in range(900))
+        (folder / f"{i}.txt").write_text(f"{i} {text}")
+    run = train(
+        "model=xpos", f"data.path={folder}", "max_steps=120", "data.batch_size=8", "optim.lr=3e-3"
+    )
+    from zoo.load import load_run
+
+    loaded = load_run(run.folder)
+    N = loaded.model.context_length
+    text = " ".join(draw.choice(words) for _ in range(20 * N))
+    tokens = torch.as_tensor(loaded.tokenizer.encode(text).astype("int64"))[None, : 50 * N + 1]
+    assert tokens.shape[1] == 50 * N + 1
+    cache, losses, sizes = loaded.model.new_cache(), [], []
+    with torch.no_grad():
+        for chunk, targets in zip(tokens[:, :-1].split(N // 2, 1), tokens[0, 1:].split(N // 2)):
+            logits = loaded.model(chunk, cache=cache)[0]
+            losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+            sizes.append(cache.size)
+    losses = torch.cat(losses)
+    assert max(sizes) <= 2 * sizes[0], "at most a window of keys and values is kept"
+    trained, beyond = losses[N // 2 : N].mean(), losses[-25 * N :].mean()
+    assert trained < 2.5, "it has learned the words (a uniform guess costs 5.5 nats)"
+    assert beyond < trained + 0.25

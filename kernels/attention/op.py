@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels.attention import cpu, reference
 from kernels.attention.masks import Mask
+from kernels.dispatch import use_triton
 
 IMPLS = ("auto", "reference", "triton")
 
@@ -69,6 +70,14 @@ def attention(
     options: dict[str, Any] = dict(scale=scale, slopes=slopes, q_previous_BHTD=q_previous_BHTD)
     mask = mask.to(q_BHTD.device)
     dense = bias is not None or dropout > 0 or (slopes is not None and slopes.requires_grad)
+    unsupported = "dense biases, learned slopes and dropout have no kernel" if dense else ""
+    tensors = (q_BHTD, k_BGSD, v_BGSD, q_previous_BHTD)
+    if use_triton("attention", impl, *tensors, unsupported=unsupported):
+        from kernels.attention import triton_op
+
+        scale = float(q_BHTD.shape[-1] ** -0.5) if scale is None else scale
+        out, lse = triton_op.attention(*tensors, slopes, scale, *mask.fields())
+        return (out, lse) if return_lse else out
     mixed = q_previous_BHTD is not None and not mask.is_plain_blockwise
     if impl == "auto" and kind == "cpu" and not dense and not mixed:
         out, lse = cpu.attention(q_BHTD, k_BGSD, v_BGSD, mask, **options)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.dispatch import use_triton
 from kernels.momentum import reference
 from kernels.momentum.scan import scan
 
@@ -41,8 +42,17 @@ def momentum(
     if impl == "reference":
         return reference.momentum(v_BHTD, eta, state=state, documents=documents)
     exact = torch.promote_types(v_BHTD.dtype, torch.float32)
+    number = None if isinstance(eta, Tensor) else float(eta)  # a tensor may live on the device
     eta = torch.as_tensor(eta, dtype=exact, device=v_BHTD.device).reshape(-1)
     state = v_BHTD.new_zeros(B, H, D, dtype=exact) if state is None else state.to(exact)
+    if use_triton("momentum", impl, v_BHTD):
+        from kernels.momentum import triton
+
+        halo = triton.halo_for(number) if number is not None else None
+        runs = None
+        if documents is not None:
+            runs = reference.document_numbers(documents, T, v_BHTD.device).int()
+        return triton.momentum(v_BHTD, eta, state, runs, halo)
     kept = None
     if documents is not None:
         run = reference.document_numbers(documents, T, v_BHTD.device)

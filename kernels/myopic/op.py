@@ -15,6 +15,7 @@ from torch import Tensor
 from kernels.attention.masks import Mask, causal
 from kernels.attention.op import attention
 from kernels.attention.reference import grouped
+from kernels.dispatch import use_triton
 from kernels.myopic import cpu, reference
 
 IMPLS = ("auto", "reference", "triton")
@@ -55,6 +56,16 @@ def myopic_attention(
         dtype = torch.get_autocast_dtype(kind)
         q_BHTD, k_BGSD, v_BGSD = q_BHTD.to(dtype), k_BGSD.to(dtype), v_BGSD.to(dtype)
         past = None if past is None else (past[0].to(dtype), past[1].to(dtype))
+    unsupported = "" if bias is None and q_previous_BHTD is None and not dropout else (
+        "bias, q_previous and dropout have no kernel"
+    )
+    tensors = (q_BHTD, k_BGSD, v_BGSD, *(past or (None, None)))
+    if use_triton("myopic_attention", impl, *tensors, unsupported=unsupported):
+        from kernels.myopic import triton
+
+        scale = float(q_BHTD.shape[-1] ** -0.5) if scale is None else scale
+        mask = mask.within(k_BGSD.shape[2]).to(q_BHTD.device)
+        return triton.myopic(*tensors, slopes, scale, *mask.fields())[0]
     options: dict[str, Any] = dict(scale=scale, slopes=slopes)
     dense = bias is not None or dropout > 0 or impl == "reference"
     if not dense and q_previous_BHTD is not None and past is None:
