@@ -1,0 +1,528 @@
+"""Attention under any interval mask on a GPU: one forward, and a backward without atomics.
+
+A program owns a tile of queries and walks the keys between the first row's lo and the last row's hi:
+tiles outside are never loaded, tiles that every row sees whole carry no mask. Bounds are arithmetic
+for causal, window and blockwise limits and read from a table for the rest (prefixes, documents).
+
+    scores in base 2:  e = (q . k) scale log2(e) - slope log2(e) |t - s|,  p = 2^(e - m)
+
+Blockwise masks with `q_previous` (window-local rotary queries) hold two query tiles: one for the
+previous block's keys, one for the own block's.
+
+The backward is in triton_backward.py. Shapes: q (B, H, T, D), k, v (B, G, S, D), lse (B, H, T).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.attention.masks import Mask
+
+LOG2E = 1.4426950408889634
+
+
+@triton.jit
+def row_bounds(
+    rows,
+    lo_ptr,
+    hi_ptr,
+    T,
+    S,
+    window,
+    block,
+    CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TABLE: tl.constexpr,
+):
+    """lo and hi of query rows, one or many; rows past the last see nothing."""
+    if TABLE:
+        lo = tl.load(lo_ptr + rows, mask=rows < T, other=2147483647)
+        hi = tl.load(hi_ptr + rows, mask=rows < T, other=0)
+    else:
+        t = rows + (S - T)
+        lo = t * 0
+        if WINDOW:
+            lo = tl.maximum(lo, t - window + 1)
+        if BLOCK:
+            lo = tl.maximum(lo, (t // block - 1) * block)
+        hi = t * 0 + S
+        if CAUSAL:
+            hi = tl.minimum(hi, t + 1)
+    return lo, hi
+
+
+@triton.jit
+def load_rows(
+    base, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr, CHECK: tl.constexpr
+):
+    """N rows of D from row `start`; 0 past `limit` where CHECK, and in the padding past D."""
+    n = tl.arange(0, N)
+    d = tl.arange(0, BD)
+    place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + d[None, :])
+    if CHECK:
+        if D == BD:
+            return tl.load(place, mask=(start + n < limit)[:, None], other=0.0)
+        return tl.load(place, mask=(start + n < limit)[:, None] & (d < D)[None, :], other=0.0)
+    if D == BD:
+        return tl.load(place)
+    return tl.load(place, mask=(d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(
+    base, x, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr
+):
+    n = tl.arange(0, N)
+    d = tl.arange(0, BD)
+    place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + d[None, :])
+    keep = (start + n < limit)[:, None] & (d < D)[None, :]
+    tl.store(place, x.to(base.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+def load_rotated(
+    base,
+    factors_ptr,
+    start,
+    stride,
+    limit,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    N: tl.constexpr,
+    ROTARY: tl.constexpr,
+):
+    """load_rows, each pair turned by its row of factors (rows, D / 2, 2), float32. ROTARY: 1, pairs
+    are neighbours; 2, they are D / 2 apart. The partner is a second load of the same cache lines."""
+    x = load_rows(base, start, stride, limit, D, BD, N, True)
+    n = tl.arange(0, N)
+    d = tl.arange(0, BD)
+    if ROTARY == 1:
+        partner, pair, second = d ^ 1, d // 2, d % 2
+    else:
+        partner, pair, second = (d + D // 2) % D, d % (D // 2), d // (D // 2)
+    keep = (start + n < limit)[:, None] & (d < D)[None, :]
+    place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + partner[None, :])
+    y = tl.load(place, mask=keep, other=0.0)
+    table = factors_ptr + tl.cast(start, tl.int64) * D + ((n * D)[:, None] + (2 * pair)[None, :])
+    real = tl.load(table, mask=keep, other=0.0)
+    imaginary = tl.load(table + 1, mask=keep, other=0.0)
+    sign = (2 * second - 1).to(tl.float32)[None, :]
+    return (x.to(tl.float32) * real + sign * y.to(tl.float32) * imaginary).to(x.dtype)
+
+
+@triton.jit
+def biased(qk, t, s, slope, SLOPES: tl.constexpr):
+    """Scores with ALiBi, both before the scale: slope comes divided by it."""
+    if SLOPES:
+        return qk - slope * tl.abs(t[:, None] - s[None, :]).to(tl.float32)
+    return qk
+
+
+@triton.jit
+def attend(
+    acc,
+    m,
+    l,
+    q,
+    k_ptr,
+    v_ptr,
+    stride_k,
+    stride_v,
+    begin,
+    end,
+    t,
+    lo,
+    hi,
+    slope,
+    scale,
+    S,
+    MASKED: tl.constexpr,
+    SELF: tl.constexpr,
+    SLOPES: tl.constexpr,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    BN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The online softmax over keys begin .. end - 1. SELF: a row's own key is hidden."""
+    for start in tl.range(begin, end, BN):
+        k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, MASKED)
+        s = start + tl.arange(0, BN)
+        qk = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        qk = biased(qk, t, s, slope, SLOPES)
+        if MASKED:
+            seen = (s[None, :] >= lo[:, None]) & (s[None, :] < hi[:, None])
+            if SELF:
+                seen = seen & (s[None, :] != t[:, None])
+            qk = tl.where(seen, qk, -float("inf"))
+        new = tl.maximum(m, tl.max(qk, 1) * scale)
+        base = new
+        if MASKED:  # a row that has seen nothing yet
+            base = tl.where(new == -float("inf"), 0.0, new)
+        p = tl.math.exp2(qk * scale - base[:, None])
+        shrink = tl.math.exp2(m - base)
+        l = l * shrink + tl.sum(p, 1)
+        v = load_rows(v_ptr, start, stride_v, S, D, BD, BN, MASKED)
+        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
+        m = new
+    return acc, m, l
+
+
+@triton.jit
+def attend_mixed(
+    acc,
+    m,
+    l,
+    q,
+    q_previous,
+    k_ptr,
+    v_ptr,
+    stride_k,
+    stride_v,
+    begin,
+    end,
+    t,
+    lo,
+    hi,
+    slope,
+    scale,
+    S,
+    block,
+    SLOPES: tl.constexpr,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    BN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """As attend, where a tile may hold rows of two blocks: each pair takes the query it needs."""
+    for start in tl.range(begin, end, BN):
+        k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, True)
+        s = start + tl.arange(0, BN)
+        own = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        previous = tl.dot(q_previous, tl.trans(k), input_precision=PRECISION)
+        qk = tl.where((t // block)[:, None] == (s // block)[None, :], own, previous)
+        qk = biased(qk, t, s, slope, SLOPES)
+        seen = (s[None, :] >= lo[:, None]) & (s[None, :] < hi[:, None])
+        qk = tl.where(seen, qk, -float("inf"))
+        new = tl.maximum(m, tl.max(qk, 1) * scale)
+        base = tl.where(new == -float("inf"), 0.0, new)
+        p = tl.math.exp2(qk * scale - base[:, None])
+        shrink = tl.math.exp2(m - base)
+        l = l * shrink + tl.sum(p, 1)
+        v = load_rows(v_ptr, start, stride_v, S, D, BD, BN, True)
+        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
+        m = new
+    return acc, m, l
+
+
+@triton.jit
+def forward_kernel(
+    q_ptr,
+    previous_ptr,
+    k_ptr,
+    v_ptr,
+    own_k_ptr,
+    own_v_ptr,
+    out_ptr,
+    lse_ptr,
+    slopes_ptr,
+    lo_ptr,
+    hi_ptr,
+    factors_ptr,
+    previous_factors_ptr,
+    stride_qb,
+    stride_qh,
+    stride_qt,
+    stride_kb,
+    stride_kh,
+    stride_ks,
+    stride_vb,
+    stride_vh,
+    stride_vs,
+    stride_ob,
+    stride_oh,
+    stride_ot,
+    table_stride,
+    T,
+    S,
+    H,
+    ratio,
+    window,
+    block,
+    scale,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TABLE: tl.constexpr,
+    SLOPES: tl.constexpr,
+    PREVIOUS: tl.constexpr,  # 0 none; 1 tiles and blocks are aligned; 2 they are not
+    OWN: tl.constexpr,  # a row's own key and value come from own_k, own_v (S, like k)
+    ROTARY: tl.constexpr,  # queries are turned here: 0 no, 1 neighbours, 2 halves
+    PRECISION: tl.constexpr,
+):
+    """Grid (tiles of queries, B * H); the last tiles first, for they have the most keys."""
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * BM
+    b = (tl.program_id(1) // H).to(tl.int64)
+    h = tl.program_id(1) % H
+    g = h // ratio
+    q_ptr += b * stride_qb + h * stride_qh
+    k_ptr += b * stride_kb + g * stride_kh
+    v_ptr += b * stride_vb + g * stride_vh
+    lo_ptr += b * table_stride
+    hi_ptr += b * table_stride
+    rows = first + tl.arange(0, BM)
+    t = rows + (S - T)
+    last = tl.minimum(first + BM, T) - 1
+    lo, hi = row_bounds(rows, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+    lo_a, hi_a = row_bounds(first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+    lo_z, hi_z = row_bounds(last, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+    if ROTARY:
+        q = load_rotated(q_ptr, factors_ptr, first, stride_qt, T, D, BD, BM, ROTARY)
+    else:
+        q = load_rows(q_ptr, first, stride_qt, T, D, BD, BM, True)
+    if PREVIOUS:
+        previous_ptr += b * stride_qb + h * stride_qh
+        if ROTARY:
+            q_previous = load_rotated(
+                previous_ptr, previous_factors_ptr, first, stride_qt, T, D, BD, BM, ROTARY
+            )
+        else:
+            q_previous = load_rows(previous_ptr, first, stride_qt, T, D, BD, BM, True)
+    slope = 0.0
+    if SLOPES:
+        slope = tl.load(slopes_ptr + h)
+    m = tl.full([BM], -float("inf"), tl.float32)
+    l = tl.zeros([BM], tl.float32)
+    acc = tl.zeros([BM, BD], tl.float32)
+    if OWN:
+        own_k_ptr += b * stride_kb + g * stride_kh
+        own_v_ptr += b * stride_vb + g * stride_vh
+        own_k = load_rows(own_k_ptr, first + S - T, stride_ks, S, D, BD, BM, True)
+        own_v = load_rows(own_v_ptr, first + S - T, stride_vs, S, D, BD, BM, True)
+        m = tl.sum(q.to(tl.float32) * own_k.to(tl.float32), 1) * scale
+        l += 1.0
+        acc += own_v.to(tl.float32)
+    if PREVIOUS == 2:
+        acc, m, l = attend_mixed(
+            acc, m, l, q, q_previous, k_ptr, v_ptr, stride_ks, stride_vs, lo_a, hi_z, t, lo, hi,
+            slope, scale, S, block, SLOPES, D, BD, BN, PRECISION,
+        )  # fmt: skip
+    else:
+        begin = lo_a
+        if PREVIOUS == 1:
+            begin = (first + S - T) // block * block
+            acc, m, l = attend(
+                acc, m, l, q_previous, k_ptr, v_ptr, stride_ks, stride_vs, lo_a, begin, t, lo, hi,
+                slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
+            )  # fmt: skip
+        elif WINDOW or BLOCK or TABLE:
+            # Up to the first key that every row sees.
+            left = begin + tl.cdiv(tl.maximum(lo_z - begin, 0), BN) * BN
+            left = tl.minimum(left, begin + tl.cdiv(hi_z - begin, BN) * BN)
+            acc, m, l = attend(
+                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, t, lo, hi,
+                slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+            )  # fmt: skip
+            begin = left
+        # Up to the last key that every row sees; short of every row's own key under OWN.
+        middle = begin
+        if CAUSAL or not OWN:
+            middle = begin + tl.maximum(hi_a - OWN - begin, 0) // BN * BN
+            acc, m, l = attend(
+                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, middle, t, lo, hi,
+                slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
+            )  # fmt: skip
+        acc, m, l = attend(
+            acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, middle, hi_z, t, lo, hi,
+            slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+        )  # fmt: skip
+    total = tl.where(l == 0.0, 1.0, l)
+    out_ptr += b * stride_ob + h * stride_oh
+    store_rows(out_ptr, acc / total[:, None], first, stride_ot, T, D, BD, BM)
+    lse = (m + tl.math.log2(total)) * 0.6931471805599453
+    tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * T + rows, lse, mask=rows < T)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A mask as kernel arguments. rows: what row_bounds takes; the tables are (samples or 1, T)."""
+
+    lo: Tensor
+    hi: Tensor
+    table_stride: int
+    window: int
+    block: int
+    flags: dict[str, bool]
+
+
+def limits(mask: Mask, T: int, S: int, q: Tensor) -> Limits:
+    table = mask.per_sample or len(mask.blocks) > 1
+    lo = hi = torch.empty(1, dtype=torch.int32, device=q.device)
+    if table:
+        lo, hi = (x.reshape(-1, T).to(torch.int32) for x in mask.bounds(T, S, q.device))
+    return Limits(
+        lo,
+        hi,
+        T if table and lo.shape[0] > 1 else 0,
+        mask.window or 1,
+        mask.block or 1,
+        dict(
+            CAUSAL=mask.is_causal,
+            WINDOW=mask.window is not None and not table,
+            BLOCK=bool(mask.blocks) and not table,
+            TABLE=table,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """BM query rows by BN keys a step, and how the loop is scheduled."""
+
+    BM: int
+    BN: int
+    warps: int
+    stages: int
+
+
+# By padded head size; the second table is for float32, whose tiles take twice the room.
+FORWARD = {
+    16: Tiles(128, 64, 8, 3),
+    32: Tiles(128, 64, 8, 3),
+    64: Tiles(128, 64, 8, 3),
+    128: Tiles(128, 64, 8, 3),
+    256: Tiles(128, 32, 8, 2),
+}
+FORWARD_WIDE = {
+    16: Tiles(64, 64, 4, 2),
+    32: Tiles(64, 64, 4, 2),
+    64: Tiles(64, 32, 4, 2),
+    128: Tiles(64, 32, 4, 2),
+    256: Tiles(32, 32, 4, 1),
+}
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def padded(D: int) -> int:
+    """The power of two that a head of size D is loaded as."""
+    return max(16, triton.next_power_of_2(D))
+
+
+def tiles(narrow: dict[int, Tiles], wide: dict[int, Tiles], D: int, dtype: torch.dtype) -> Tiles:
+    if INTERPRETED:
+        return Tiles(32, 32, 4, 1)
+    return (wide if dtype == torch.float32 else narrow)[padded(D)]
+
+
+def alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y with one set of strides, the last of them 1; copied only where they have not."""
+    if x.stride() == y.stride() and x.stride(-1) == 1:
+        return x, y
+    return x.contiguous(), y.contiguous()
+
+
+def dense(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors with rows that lie dense, as the kernels read them."""
+    return tuple(x if x.stride(-1) == 1 else x.contiguous() for x in tensors)
+
+
+def by_heads(B: int, H: int, T: int, D: int, like: Tensor) -> Tensor:
+    """An empty (B, H, T, D) that lies in memory as (B, T, H, D), ready for the output projection."""
+    return like.new_empty(B, T, H, D).transpose(1, 2)
+
+
+def precision(dtype: torch.dtype) -> str:
+    return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def shape_of(tile: Tiles, D: int, dtype: torch.dtype) -> dict:
+    """What every kernel takes of its tile."""
+    return dict(
+        D=D,
+        BD=padded(D),
+        BM=tile.BM,
+        BN=tile.BN,
+        PRECISION=precision(dtype),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask,
+    scale: float,
+    slopes: Tensor | None = None,
+    q_previous: Tensor | None = None,
+    own: tuple[Tensor, Tensor] | None = None,
+    factors: tuple[Tensor, ...] = (),
+    layout: str = "interleaved",
+) -> tuple[Tensor, Tensor]:
+    """(out, lse (B, H, T) float32).
+
+    own: (k, v) that replace k and v at each query's own position. factors: one (T, D / 2, 2) float32
+    table that turns the queries inside, or two under a blockwise mask, the second for the previous
+    block's keys, of the same q.
+    """
+    (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
+    q, previous = alike(q, q if q_previous is None else q_previous)
+    two = q_previous is not None or len(factors) == 2
+    turn, turn_previous = (factors[0], factors[-1]) if factors else (q, q)
+    k, own_k = alike(k, k if own is None else own[0])
+    v, own_v = alike(v, v if own is None else own[1])
+    out, lse = by_heads(B, H, T, D, q), q.new_empty(B, H, T, dtype=torch.float32)
+    limit = limits(mask, T, S, q)
+    tile = tiles(FORWARD, FORWARD_WIDE, D, q.dtype)
+    aligned = limit.block % tile.BM == 0 and (S - T) % tile.BM == 0
+    forward_kernel[(triton.cdiv(T, tile.BM), B * H)](
+        q,
+        previous,
+        k,
+        v,
+        own_k,
+        own_v,
+        out,
+        lse,
+        base_two(slopes, scale, q),
+        limit.lo,
+        limit.hi,
+        turn,
+        turn_previous,
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *out.stride()[:3],
+        limit.table_stride,
+        T,
+        S,
+        H,
+        H // G,
+        limit.window,
+        limit.block,
+        scale * LOG2E,
+        SLOPES=slopes is not None,
+        PREVIOUS=0 if not two else 1 if aligned else 2,
+        OWN=own is not None,
+        ROTARY=0 if not factors else 1 if layout == "interleaved" else 2,
+        **shape_of(tile, D, q.dtype),
+        **limit.flags,
+    )
+    return out, lse
+
+
+def base_two(slopes: Tensor | None, scale: float, q: Tensor) -> Tensor:
+    """Slopes to subtract from scores before these are multiplied by scale."""
+    return q.new_empty(1, dtype=torch.float32) if slopes is None else slopes.float() / scale
