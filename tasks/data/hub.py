@@ -18,19 +18,19 @@ class Hub(Corpus):
 
     Args:
         name: on huggingface.co, or a folder (of `save_to_disk`, or any that `load_dataset` reads).
-        config: of a dataset that has several.
+        config: of a dataset that has several; with a list, their rows one after the other.
         split: the dataset's own; our training, validation and test are all cut from it.
         streaming: read rows from the network instead of downloading the dataset first. The packed
             text is cached all the same, so with a large dataset give `max_documents`.
         revision: branch, tag or commit; None is the newest. The cache knows the commit.
-        max_documents: read no more than the first of these.
+        max_documents: read no more than the first of these (of each config).
     """
 
     def __init__(
         self,
         *,
         name: str,
-        config: str | None = None,
+        config: str | Sequence[str] | None = None,
         split: str = "train",
         text_column: str = "text",
         meta_columns: Sequence[str] = (),
@@ -41,7 +41,7 @@ class Hub(Corpus):
         if max_documents is not None and max_documents < 1:
             raise ValueError(f"max_documents: must be at least 1, got {max_documents}")
         self.name = name
-        self.config = config
+        self.config = config if config is None or isinstance(config, str) else list(config)
         self.split = split
         self.text_column = text_column
         self.meta_columns = list(meta_columns)
@@ -84,7 +84,14 @@ class Hub(Corpus):
         return self._commit
 
     def documents(self) -> Iterator[Document]:
-        rows = self._load()
+        if not isinstance(self.config, list):
+            yield from self._documents(self.config, self.split)
+            return
+        for config in self.config:
+            yield from self._documents(config, f"{config}/{self.split}")
+
+    def _documents(self, config: str | None, name: str) -> Iterator[Document]:
+        rows = self._load(config)
         known = rows.column_names  # None where a stream does not say
         if known is not None:
             self._check_columns(known)
@@ -100,7 +107,7 @@ class Hub(Corpus):
                     f"{type(text).__name__}, not text; set data.text_column to one that holds text"
                 )
             meta = {column: plain(row[column]) for column in self.meta_columns}
-            yield Document(text, f"{self.split}:{number}", meta)
+            yield Document(text, f"{name}:{number}", meta)
 
     def _read(self, rows: Any) -> Iterator[dict[str, Any]]:
         number = 0
@@ -122,7 +129,7 @@ class Hub(Corpus):
                     f"set data.{key} to one of {', '.join(names)}"
                 )
 
-    def _load(self) -> Any:
+    def _load(self, config: str | None) -> Any:
         import datasets  # takes a second
 
         folder = self._folder
@@ -134,7 +141,7 @@ class Hub(Corpus):
             offline = folder is None and self._commit is None
             return datasets.load_dataset(
                 self.name if folder is None else str(folder),
-                self.config,
+                config,
                 split=self.split,
                 streaming=self.streaming,
                 revision=None if folder is not None else self._commit or self.revision,
@@ -146,7 +153,7 @@ class Hub(Corpus):
                 reason = f"it has no split {self.split!r}"
             raise UserError(
                 f"data.name={self.name}: cannot be loaded ({reason}); check data.name, data.config "
-                f"({self.config}) and data.split ({self.split}), and the network"
+                f"({config}) and data.split ({self.split}), and the network"
             ) from error
 
 

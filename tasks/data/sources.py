@@ -45,7 +45,7 @@ class HubData(TextData):
         self,
         *,
         name: str,
-        config: str | None = None,
+        config: str | Sequence[str] | None = None,
         split: str = "train",
         text_column: str = "text",
         meta_columns: Sequence[str] = (),
