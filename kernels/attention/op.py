@@ -36,7 +36,7 @@ def attention(
     dropout: float = 0.0,
     return_lse: bool = False,
     impl: str = "auto",
-):
+) -> Any:
     """out (B, H, T, D), or (out, lse (B, H, T)) with return_lse.
 
     scale: of the scores, 1 / sqrt(D) when None. slopes: (H,) ALiBi slopes m, adding -m |t - s|.

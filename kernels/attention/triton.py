@@ -12,10 +12,11 @@ previous block's keys, one for the own block's.
 The backward is in triton_backward.py. Shapes: q (B, H, T, D), k, v (B, G, S, D), lse (B, H, T).
 """
 
-from __future__ import annotations
+# What triton.jit compiles is not the Python that a type checker reads.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 
-import os
-from dataclasses import dataclass
+from __future__ import annotations
 
 import torch
 import triton
@@ -23,81 +24,27 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.masks import Mask
-
-LOG2E = 1.4426950408889634
-
-
-@triton.jit
-def row_bounds(
-    rows,
-    lo_ptr,
-    hi_ptr,
-    T,
-    S,
-    window,
-    block,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TABLE: tl.constexpr,
-):
-    """lo and hi of query rows, one or many; rows past the last see nothing."""
-    if TABLE:
-        lo = tl.load(lo_ptr + rows, mask=rows < T, other=2147483647)
-        hi = tl.load(hi_ptr + rows, mask=rows < T, other=0)
-    else:
-        t = rows + (S - T)
-        lo = t * 0
-        if WINDOW:
-            lo = tl.maximum(lo, t - window + 1)
-        if BLOCK:
-            lo = tl.maximum(lo, (t // block - 1) * block)
-        hi = t * 0 + S
-        if CAUSAL:
-            hi = tl.minimum(hi, t + 1)
-    return lo, hi
-
-
-@triton.jit
-def load_rows(
-    base, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr, CHECK: tl.constexpr
-):
-    """N rows of D from row `start`; 0 past `limit` where CHECK, and in the padding past D."""
-    n = tl.arange(0, N)
-    d = tl.arange(0, BD)
-    place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + d[None, :])
-    if CHECK:
-        if D == BD:
-            return tl.load(place, mask=(start + n < limit)[:, None], other=0.0)
-        return tl.load(place, mask=(start + n < limit)[:, None] & (d < D)[None, :], other=0.0)
-    if D == BD:
-        return tl.load(place)
-    return tl.load(place, mask=(d < D)[None, :], other=0.0)
-
-
-@triton.jit
-def store_rows(
-    base, x, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr
-):
-    n = tl.arange(0, N)
-    d = tl.arange(0, BD)
-    place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + d[None, :])
-    keep = (start + n < limit)[:, None] & (d < D)[None, :]
-    tl.store(place, x.to(base.dtype.element_ty), mask=keep)
+from kernels.attention.tiles import (
+    LOG2E,
+    Tiles,
+    alike,
+    base_two,
+    biased,
+    by_heads,
+    limits,
+    load_rows,
+    row_bounds,
+    shape_of,
+    store_rows,
+    tiles,
+)
 
 
 @triton.jit
 def load_rotated(
-    base,
-    factors_ptr,
-    start,
-    stride,
-    limit,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    N: tl.constexpr,
+    base, factors_ptr, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr,
     ROTARY: tl.constexpr,
-):
+):  # fmt: skip
     """load_rows, each pair turned by its row of factors (rows, D / 2, 2), float32. ROTARY: 1, pairs
     are neighbours; 2, they are D / 2 apart. The partner is a second load of the same cache lines."""
     x = load_rows(base, start, stride, limit, D, BD, N, True)
@@ -118,39 +65,11 @@ def load_rotated(
 
 
 @triton.jit
-def biased(qk, t, s, slope, SLOPES: tl.constexpr):
-    """Scores with ALiBi, both before the scale: slope comes divided by it."""
-    if SLOPES:
-        return qk - slope * tl.abs(t[:, None] - s[None, :]).to(tl.float32)
-    return qk
-
-
-@triton.jit
 def attend(
-    acc,
-    m,
-    l,
-    q,
-    k_ptr,
-    v_ptr,
-    stride_k,
-    stride_v,
-    begin,
-    end,
-    t,
-    lo,
-    hi,
-    slope,
-    scale,
-    S,
-    MASKED: tl.constexpr,
-    SELF: tl.constexpr,
-    SLOPES: tl.constexpr,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    acc, m, l, q, k_ptr, v_ptr, stride_k, stride_v, begin, end, t, lo, hi, slope, scale, S,
+    MASKED: tl.constexpr, SELF: tl.constexpr, SLOPES: tl.constexpr, D: tl.constexpr,
+    BD: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """The online softmax over keys begin .. end - 1. SELF: a row's own key is hidden."""
     for start in tl.range(begin, end, BN):
         k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, MASKED)
@@ -177,30 +96,10 @@ def attend(
 
 @triton.jit
 def attend_mixed(
-    acc,
-    m,
-    l,
-    q,
-    q_previous,
-    k_ptr,
-    v_ptr,
-    stride_k,
-    stride_v,
-    begin,
-    end,
-    t,
-    lo,
-    hi,
-    slope,
-    scale,
-    S,
-    block,
-    SLOPES: tl.constexpr,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
+    acc, m, l, q, q_previous, k_ptr, v_ptr, stride_k, stride_v, begin, end, t, lo, hi, slope,
+    scale, S, block, SLOPES: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """As attend, where a tile may hold rows of two blocks: each pair takes the query it needs."""
     for start in tl.range(begin, end, BN):
         k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, True)
@@ -224,53 +123,17 @@ def attend_mixed(
 
 @triton.jit
 def forward_kernel(
-    q_ptr,
-    previous_ptr,
-    k_ptr,
-    v_ptr,
-    own_k_ptr,
-    own_v_ptr,
-    out_ptr,
-    lse_ptr,
-    slopes_ptr,
-    lo_ptr,
-    hi_ptr,
-    factors_ptr,
-    previous_factors_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qt,
-    stride_kb,
-    stride_kh,
-    stride_ks,
-    stride_vb,
-    stride_vh,
-    stride_vs,
-    stride_ob,
-    stride_oh,
-    stride_ot,
-    table_stride,
-    T,
-    S,
-    H,
-    ratio,
-    window,
-    block,
-    scale,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TABLE: tl.constexpr,
-    SLOPES: tl.constexpr,
+    q_ptr, previous_ptr, k_ptr, v_ptr, own_k_ptr, own_v_ptr, out_ptr, lse_ptr, slopes_ptr, lo_ptr,
+    hi_ptr, factors_ptr, previous_factors_ptr, stride_qb, stride_qh, stride_qt, stride_kb,
+    stride_kh, stride_ks, stride_vb, stride_vh, stride_vs, stride_ob, stride_oh, stride_ot,
+    table_stride, T, S, H, ratio, window, block, scale, D: tl.constexpr, BD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr, TABLE: tl.constexpr, SLOPES: tl.constexpr,
     PREVIOUS: tl.constexpr,  # 0 none; 1 tiles and blocks are aligned; 2 they are not
     OWN: tl.constexpr,  # a row's own key and value come from own_k, own_v (S, like k)
     ROTARY: tl.constexpr,  # queries are turned here: 0 no, 1 neighbours, 2 halves
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """Grid (tiles of queries, B * H); the last tiles first, for they have the most keys."""
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * BM
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -285,7 +148,9 @@ def forward_kernel(
     t = rows + (S - T)
     last = tl.minimum(first + BM, T) - 1
     lo, hi = row_bounds(rows, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
-    lo_a, hi_a = row_bounds(first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+    lo_a, hi_a = row_bounds(
+        first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE
+    )
     lo_z, hi_z = row_bounds(last, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
     if ROTARY:
         q = load_rotated(q_ptr, factors_ptr, first, stride_qt, T, D, BD, BM, ROTARY)
@@ -354,48 +219,6 @@ def forward_kernel(
     tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * T + rows, lse, mask=rows < T)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """A mask as kernel arguments. rows: what row_bounds takes; the tables are (samples or 1, T)."""
-
-    lo: Tensor
-    hi: Tensor
-    table_stride: int
-    window: int
-    block: int
-    flags: dict[str, bool]
-
-
-def limits(mask: Mask, T: int, S: int, q: Tensor) -> Limits:
-    table = mask.per_sample or len(mask.blocks) > 1
-    lo = hi = torch.empty(1, dtype=torch.int32, device=q.device)
-    if table:
-        lo, hi = (x.reshape(-1, T).to(torch.int32) for x in mask.bounds(T, S, q.device))
-    return Limits(
-        lo,
-        hi,
-        T if table and lo.shape[0] > 1 else 0,
-        mask.window or 1,
-        mask.block or 1,
-        dict(
-            CAUSAL=mask.is_causal,
-            WINDOW=mask.window is not None and not table,
-            BLOCK=bool(mask.blocks) and not table,
-            TABLE=table,
-        ),
-    )
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """BM query rows by BN keys a step, and how the loop is scheduled."""
-
-    BM: int
-    BN: int
-    warps: int
-    stages: int
-
-
 # By padded head size; the second table is for float32, whose tiles take twice the room.
 FORWARD = {
     16: Tiles(128, 64, 8, 3),
@@ -411,52 +234,6 @@ FORWARD_WIDE = {
     128: Tiles(64, 32, 4, 2),
     256: Tiles(32, 32, 4, 1),
 }
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def padded(D: int) -> int:
-    """The power of two that a head of size D is loaded as."""
-    return max(16, triton.next_power_of_2(D))
-
-
-def tiles(narrow: dict[int, Tiles], wide: dict[int, Tiles], D: int, dtype: torch.dtype) -> Tiles:
-    if INTERPRETED:
-        return Tiles(32, 32, 4, 1)
-    return (wide if dtype == torch.float32 else narrow)[padded(D)]
-
-
-def alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y with one set of strides, the last of them 1; copied only where they have not."""
-    if x.stride() == y.stride() and x.stride(-1) == 1:
-        return x, y
-    return x.contiguous(), y.contiguous()
-
-
-def dense(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with rows that lie dense, as the kernels read them."""
-    return tuple(x if x.stride(-1) == 1 else x.contiguous() for x in tensors)
-
-
-def by_heads(B: int, H: int, T: int, D: int, like: Tensor) -> Tensor:
-    """An empty (B, H, T, D) that lies in memory as (B, T, H, D), ready for the output projection."""
-    return like.new_empty(B, T, H, D).transpose(1, 2)
-
-
-def precision(dtype: torch.dtype) -> str:
-    return "ieee" if dtype == torch.float32 else "tf32"
-
-
-def shape_of(tile: Tiles, D: int, dtype: torch.dtype) -> dict:
-    """What every kernel takes of its tile."""
-    return dict(
-        D=D,
-        BD=padded(D),
-        BM=tile.BM,
-        BN=tile.BN,
-        PRECISION=precision(dtype),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
 
 
 def forward(
@@ -488,41 +265,11 @@ def forward(
     tile = tiles(FORWARD, FORWARD_WIDE, D, q.dtype)
     aligned = limit.block % tile.BM == 0 and (S - T) % tile.BM == 0
     forward_kernel[(triton.cdiv(T, tile.BM), B * H)](
-        q,
-        previous,
-        k,
-        v,
-        own_k,
-        own_v,
-        out,
-        lse,
-        base_two(slopes, scale, q),
-        limit.lo,
-        limit.hi,
-        turn,
-        turn_previous,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        *out.stride()[:3],
-        limit.table_stride,
-        T,
-        S,
-        H,
-        H // G,
-        limit.window,
-        limit.block,
-        scale * LOG2E,
-        SLOPES=slopes is not None,
-        PREVIOUS=0 if not two else 1 if aligned else 2,
-        OWN=own is not None,
-        ROTARY=0 if not factors else 1 if layout == "interleaved" else 2,
-        **shape_of(tile, D, q.dtype),
-        **limit.flags,
-    )
+        q, previous, k, v, own_k, own_v, out, lse, base_two(slopes, scale, q), limit.lo, limit.hi,
+        turn, turn_previous, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
+        limit.table_stride, T, S, H, H // G, limit.window, limit.block, scale * LOG2E,
+        SLOPES=slopes is not None, PREVIOUS=0 if not two else 1 if aligned else 2,
+        OWN=own is not None, ROTARY=0 if not factors else 1 if layout == "interleaved" else 2,
+        **shape_of(tile, D, q.dtype), **limit.flags,
+    )  # fmt: skip
     return out, lse
-
-
-def base_two(slopes: Tensor | None, scale: float, q: Tensor) -> Tensor:
-    """Slopes to subtract from scores before these are multiplied by scale."""
-    return q.new_empty(1, dtype=torch.float32) if slopes is None else slopes.float() / scale

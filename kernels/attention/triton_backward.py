@@ -12,6 +12,10 @@ delta_t = dO_t . o_t - dlse_t. Two ways to own the sums:
   the second copy is that tensor's gradient itself.
 """
 
+# What triton.jit compiles is not the Python that a type checker reads.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import torch
@@ -20,12 +24,10 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.masks import Mask
-from kernels.attention.triton import (
+from kernels.attention.tiles import (
     LOG2E,
     Tiles,
-    alike,
     base_two,
-    biased,
     by_heads,
     dense,
     limits,
@@ -36,29 +38,16 @@ from kernels.attention.triton import (
     store_rows,
     tiles,
 )
+from kernels.attention.triton_blocks import by_blocks
+from kernels.attention.triton_steps import WIDE, key_step, query_step
 
 
 @triton.jit
 def delta_kernel(
-    out_ptr,
-    grad_ptr,
-    grad_lse_ptr,
-    lse_ptr,
-    rows_ptr,
-    stride_ob,
-    stride_oh,
-    stride_ot,
-    stride_gb,
-    stride_gh,
-    stride_gt,
-    T,
-    H,
-    room,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    LSE: tl.constexpr,
-):
+    out_ptr, grad_ptr, grad_lse_ptr, lse_ptr, rows_ptr, stride_ob, stride_oh, stride_ot,
+    stride_gb, stride_gh, stride_gt, T, H, room, D: tl.constexpr, BD: tl.constexpr,
+    BM: tl.constexpr, LSE: tl.constexpr,
+):  # fmt: skip
     """lse log2(e) and delta, (2, B, H, room), 0 past T; grid (room in tiles of rows, B * H)."""
     first = tl.program_id(0) * BM
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -77,115 +66,15 @@ def delta_kernel(
 
 
 @triton.jit
-def key_step(
-    dk,
-    dv,
-    k,
-    v,
-    s,
-    q_ptr,
-    grad_ptr,
-    lse_ptr,
-    delta_ptr,
-    lo_ptr,
-    hi_ptr,
-    stride_qt,
-    stride_gt,
-    first,
-    end,
-    T,
-    S,
-    window,
-    block,
-    slope,
-    scale,
-    MASKED: tl.constexpr,
-    INTERVAL: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TABLE: tl.constexpr,
-    SLOPES: tl.constexpr,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Query rows first .. first + BM - 1 (short of `end`) for one tile of keys: dk, dv and ds (keys,
-    queries). MASKED: rows may end inside the tile; past the end q and dO are 0, and so is all that
-    they add. INTERVAL: the mask must be consulted."""
-    rows = first + tl.arange(0, BM)
-    q = load_rows(q_ptr, first, stride_qt, end, D, BD, BM, MASKED)
-    grad = load_rows(grad_ptr, first, stride_gt, end, D, BD, BM, MASKED)
-    lse = tl.load(lse_ptr + rows)
-    delta = tl.load(delta_ptr + rows)
-    t = rows + (S - T)
-    e = tl.dot(k, tl.trans(q), input_precision=PRECISION)
-    if SLOPES:
-        e -= slope * tl.abs(t[None, :] - s[:, None]).to(tl.float32)
-    p = tl.math.exp2(e * scale - lse[None, :])
-    if INTERVAL:
-        lo, hi = row_bounds(rows, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
-        p = tl.where((s[:, None] >= lo[None, :]) & (s[:, None] < hi[None, :]), p, 0.0)
-    dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision=PRECISION)
-    dp = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
-    ds = (p * (dp - delta[None, :])).to(q.dtype)
-    dk = tl.dot(ds, q, dk, input_precision=PRECISION)
-    return dk, dv, ds
-
-
-@triton.jit
 def key_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    grad_ptr,
-    lse_ptr,
-    delta_ptr,
-    dk_ptr,
-    dv_ptr,
-    slopes_ptr,
-    lo_ptr,
-    hi_ptr,
-    first_row_ptr,
-    end_row_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qt,
-    stride_kb,
-    stride_kh,
-    stride_ks,
-    stride_vb,
-    stride_vh,
-    stride_vs,
-    stride_gb,
-    stride_gh,
-    stride_gt,
-    stride_db,
-    stride_dh,
-    stride_ds,
-    table_stride,
-    key_table_stride,
-    T,
-    S,
-    H,
-    ratio,
-    room,
-    window,
-    block,
-    scale,
-    unit,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TABLE: tl.constexpr,
-    SLOPES: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, slopes_ptr, lo_ptr, hi_ptr,
+    first_row_ptr, end_row_ptr, stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_ks,
+    stride_vb, stride_vh, stride_vs, stride_gb, stride_gh, stride_gt, stride_db, stride_dh,
+    stride_ds, table_stride, key_table_stride, T, S, H, ratio, room, window, block, scale, unit,
+    D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr, BLOCK: tl.constexpr, TABLE: tl.constexpr, SLOPES: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """dk and dv of a tile of keys, over every query head that shares them; grid (key tiles, B * G)."""
     start = tl.program_id(0) * BN
     G = H // ratio
@@ -254,105 +143,19 @@ def key_kernel(
                 stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, True, True,
                 CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
             )  # fmt: skip
-    store_rows(
-        dk_ptr + b * stride_db + g * stride_dh, dk * unit, start, stride_ds, S, D, BD, BN
-    )
+    store_rows(dk_ptr + b * stride_db + g * stride_dh, dk * unit, start, stride_ds, S, D, BD, BN)
     store_rows(dv_ptr + b * stride_db + g * stride_dh, dv, start, stride_ds, S, D, BD, BN)
 
 
 @triton.jit
-def query_step(
-    dq,
-    q,
-    grad,
-    lse,
-    delta,
-    k_ptr,
-    v_ptr,
-    stride_k,
-    stride_v,
-    begin,
-    end,
-    t,
-    lo,
-    hi,
-    slope,
-    scale,
-    S,
-    MASKED: tl.constexpr,
-    SELF: tl.constexpr,
-    SLOPES: tl.constexpr,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BN: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """dq of a tile of queries over keys begin .. end - 1: three matmuls a tile. SELF hides own keys."""
-    for start in tl.range(begin, end, BN):
-        k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, MASKED)
-        v = load_rows(v_ptr, start, stride_v, S, D, BD, BN, MASKED)
-        s = start + tl.arange(0, BN)
-        e = biased(tl.dot(q, tl.trans(k), input_precision=PRECISION), t, s, slope, SLOPES)
-        p = tl.math.exp2(e * scale - lse[:, None])
-        if MASKED:
-            seen = (s[None, :] >= lo[:, None]) & (s[None, :] < hi[:, None])
-            if SELF:
-                seen = seen & (s[None, :] != t[:, None])
-            p = tl.where(seen, p, 0.0)
-        dp = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
-        ds = (p * (dp - delta[:, None])).to(k.dtype)
-        dq = tl.dot(ds, k, dq, input_precision=PRECISION)
-    return dq
-
-
-@triton.jit
 def query_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    grad_ptr,
-    lse_ptr,
-    delta_ptr,
-    dq_ptr,
-    slopes_ptr,
-    lo_ptr,
-    hi_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qt,
-    stride_kb,
-    stride_kh,
-    stride_ks,
-    stride_vb,
-    stride_vh,
-    stride_vs,
-    stride_gb,
-    stride_gh,
-    stride_gt,
-    stride_db,
-    stride_dh,
-    stride_dt,
-    table_stride,
-    T,
-    S,
-    H,
-    ratio,
-    room,
-    window,
-    block,
-    scale,
-    unit,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TABLE: tl.constexpr,
-    SLOPES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr, slopes_ptr, lo_ptr, hi_ptr,
+    stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_ks, stride_vb, stride_vh,
+    stride_vs, stride_gb, stride_gh, stride_gt, stride_db, stride_dh, stride_dt, table_stride, T,
+    S, H, ratio, room, window, block, scale, unit, D: tl.constexpr, BD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr, TABLE: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """dq of a tile of queries; grid (query tiles, B * H), the longest first."""
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * BM
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -366,7 +169,9 @@ def query_kernel(
     t = rows + (S - T)
     last = tl.minimum(first + BM, T) - 1
     lo, hi = row_bounds(rows, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
-    begin, hi_a = row_bounds(first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+    begin, hi_a = row_bounds(
+        first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE
+    )
     lo_z, hi_z = row_bounds(last, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
     q = load_rows(q_ptr + b * stride_qb + h * stride_qh, first, stride_qt, T, D, BD, BM, True)
     grad = load_rows(grad_ptr + b * stride_gb + h * stride_gh, first, stride_gt, T, D, BD, BM, True)
@@ -397,116 +202,6 @@ def query_kernel(
     store_rows(dq_ptr + b * stride_db + h * stride_dh, dq * unit, first, stride_dt, T, D, BD, BM)
 
 
-@triton.jit
-def add_rows(base, x, first, stride, end, done, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr):
-    """base += x' on N float32 rows from `first`, short of `end`, x being (BD, N); base = x' where
-    `done`, the keys gone through before, is 0."""
-    n = tl.arange(0, N)
-    d = tl.arange(0, BD)
-    place = base + tl.cast(first, tl.int64) * stride + ((n * stride)[None, :] + d[:, None])
-    keep = (first + n < end)[None, :] & (d < D)[:, None]
-    old = tl.load(place, mask=keep & (n * 0 + done > 0)[None, :], other=0.0)
-    tl.store(place, old + x, mask=keep)
-
-
-@triton.jit
-def block_kernel(
-    q_ptr,
-    previous_ptr,
-    k_ptr,
-    v_ptr,
-    grad_ptr,
-    lse_ptr,
-    delta_ptr,
-    dq_ptr,
-    dprevious_ptr,
-    dk_ptr,
-    dv_ptr,
-    slopes_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qt,
-    stride_kb,
-    stride_kh,
-    stride_ks,
-    stride_vb,
-    stride_vh,
-    stride_vs,
-    stride_gb,
-    stride_gh,
-    stride_gt,
-    stride_db,
-    stride_dh,
-    stride_ds,
-    T,
-    S,
-    H,
-    ratio,
-    room,
-    block,
-    scale,
-    unit,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    SLOPES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """All gradients that a block of keys gives rise to; grid (blocks of keys, B * G).
-
-    dq, dprevious: float32 (B, T, H, D) in memory, what rows hear from their own and the previous block.
-    Tiles of keys go in order, and a row's first tile is its block's first: it writes, later ones add.
-    """
-    begin = tl.program_id(0) * block
-    G = H // ratio
-    b = (tl.program_id(1) // G).to(tl.int64)
-    g = tl.program_id(1) % G
-    shift = S - T
-    end = tl.minimum(begin + block, S)
-    own_end = end - shift  # rows of this block end here, and those of the next there
-    next_end = tl.minimum(begin + 2 * block, S) - shift
-    k_head = k_ptr + b * stride_kb + g * stride_kh
-    v_head = v_ptr + b * stride_vb + g * stride_vh
-    for start in range(begin, end, BN):
-        s = start + tl.arange(0, BN)
-        k = load_rows(k_head, start, stride_ks, end, D, BD, BN, True)
-        v = load_rows(v_head, start, stride_vs, end, D, BD, BN, True)
-        dk = tl.zeros([BN, BD], tl.float32)
-        dv = tl.zeros([BN, BD], tl.float32)
-        own_begin = tl.maximum(start - shift, 0)
-        next_begin = tl.maximum(end - shift, 0)
-        own_tiles = tl.cdiv(tl.maximum(own_end - own_begin, 0), BM)
-        next_tiles = tl.cdiv(tl.maximum(next_end - next_begin, 0), BM)
-        for i in range(0, ratio):
-            h = g * ratio + i
-            head = b * H + h
-            query = b * stride_qb + h * stride_qh
-            grad_head = grad_ptr + b * stride_gb + h * stride_gh
-            slope = 0.0
-            if SLOPES:
-                slope = tl.load(slopes_ptr + h)
-            for tile in tl.range(0, own_tiles + next_tiles):
-                own = tile < own_tiles
-                begin_rows = tl.where(own, own_begin, next_begin)
-                end_rows = tl.where(own, own_end, next_end)
-                first = begin_rows + (tile - tl.where(own, 0, own_tiles)) * BM
-                q_head = tl.where(own, q_ptr, previous_ptr) + query
-                dq_head = tl.where(own, dq_ptr, dprevious_ptr) + (b * T * H + h) * D
-                dk, dv, ds = key_step(
-                    dk, dv, k, v, s, q_head, grad_head, lse_ptr + head * room, delta_ptr + head * room, q_ptr,
-                    q_ptr, stride_qt, stride_gt, first, end_rows, T, S, block, block, slope, scale,
-                    True, True, True, False, False, False, SLOPES, D, BD, BM, PRECISION,
-                )  # fmt: skip
-                dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION) * unit  # transposed
-                add_rows(dq_head, dq, first, H * D, end_rows, start - begin, D, BD, BM)
-            tl.debug_barrier()
-        store_rows(
-            dk_ptr + b * stride_db + g * stride_dh, dk * unit, start, stride_ds, end, D, BD, BN
-        )
-        store_rows(dv_ptr + b * stride_db + g * stride_dh, dv, start, stride_ds, end, D, BD, BN)
-
-
 KEYS = {
     16: Tiles(64, 128, 8, 2),
     32: Tiles(64, 128, 8, 2),
@@ -520,20 +215,6 @@ QUERIES = {
     64: Tiles(128, 64, 8, 3),
     128: Tiles(128, 64, 8, 2),
     256: Tiles(64, 32, 8, 2),
-}
-BLOCKS = {
-    16: Tiles(32, 128, 8, 2),
-    32: Tiles(32, 128, 8, 2),
-    64: Tiles(32, 128, 8, 2),
-    128: Tiles(32, 64, 8, 2),
-    256: Tiles(32, 64, 8, 1),
-}
-WIDE = {
-    16: Tiles(32, 32, 4, 1),
-    32: Tiles(32, 32, 4, 1),
-    64: Tiles(32, 32, 4, 1),
-    128: Tiles(32, 32, 4, 1),
-    256: Tiles(16, 16, 4, 1),
 }
 ENOUGH = 256  # programs that keep a GPU busy; with fewer blocks of keys, own the keys by tiles
 
@@ -570,21 +251,10 @@ def row_sums(out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None
     rows = out.new_empty(2, B, H, room, dtype=torch.float32)
     (grad_out,) = dense(grad_out)
     delta_kernel[(room // BM, B * H)](
-        out,
-        grad_out,
-        lse if grad_lse is None else grad_lse.contiguous(),
-        lse,
-        rows,
-        *out.stride()[:3],
-        *grad_out.stride()[:3],
-        T,
-        H,
-        room,
-        D=D,
-        BD=padded(D),
-        BM=BM,
+        out, grad_out, lse if grad_lse is None else grad_lse.contiguous(), lse, rows,
+        *out.stride()[:3], *grad_out.stride()[:3], T, H, room, D=D, BD=padded(D), BM=BM,
         LSE=grad_lse is not None,
-    )
+    )  # fmt: skip
     return rows
 
 
@@ -602,39 +272,13 @@ def by_keys(grad_out, q, k, v, rows, mask, scale, slopes) -> tuple[Tensor, Tenso
         end_row = torch.searchsorted(limit.lo, keys, right=True, out_int32=True)
     tile = tiles(KEYS, WIDE, D, q.dtype)
     key_kernel[(triton.cdiv(S, tile.BN), B * G)](
-        q,
-        k,
-        v,
-        grad_out,
-        rows[0],
-        rows[1],
-        dk,
-        dv,
-        base_two(slopes, scale, q),
-        limit.lo,
-        limit.hi,
-        first_row,
-        end_row,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        *grad_out.stride()[:3],
-        *dk.stride()[:3],
-        limit.table_stride,
-        S if limit.table_stride else 0,
-        T,
-        S,
-        H,
-        H // G,
-        rows.shape[-1],
-        limit.window,
-        limit.block,
-        scale * LOG2E,
-        scale,
-        SLOPES=slopes is not None,
-        **shape_of(tile, D, q.dtype),
-        **limit.flags,
-    )
+        q, k, v, grad_out, rows[0], rows[1], dk, dv, base_two(slopes, scale, q), limit.lo,
+        limit.hi, first_row, end_row, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+        *grad_out.stride()[:3], *dk.stride()[:3], limit.table_stride,
+        S if limit.table_stride else 0, T, S, H, H // G, rows.shape[-1], limit.window,
+        limit.block, scale * LOG2E, scale, SLOPES=slopes is not None,
+        **shape_of(tile, D, q.dtype), **limit.flags,
+    )  # fmt: skip
     return dk, dv
 
 
@@ -646,77 +290,10 @@ def by_queries(grad_out, q, k, v, rows, mask, scale, slopes) -> Tensor:
     limit = limits(mask, T, S, q)
     tile = tiles(QUERIES, WIDE, D, q.dtype)
     query_kernel[(triton.cdiv(T, tile.BM), B * H)](
-        q,
-        k,
-        v,
-        grad_out,
-        rows[0],
-        rows[1],
-        dq,
-        base_two(slopes, scale, q),
-        limit.lo,
-        limit.hi,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        *grad_out.stride()[:3],
-        *dq.stride()[:3],
-        limit.table_stride,
-        T,
-        S,
-        H,
-        H // G,
-        rows.shape[-1],
-        limit.window,
-        limit.block,
-        scale * LOG2E,
-        scale,
-        SLOPES=slopes is not None,
-        **shape_of(tile, D, q.dtype),
-        **limit.flags,
-    )
+        q, k, v, grad_out, rows[0], rows[1], dq, base_two(slopes, scale, q), limit.lo, limit.hi,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *grad_out.stride()[:3],
+        *dq.stride()[:3], limit.table_stride, T, S, H, H // G, rows.shape[-1], limit.window,
+        limit.block, scale * LOG2E, scale, SLOPES=slopes is not None,
+        **shape_of(tile, D, q.dtype), **limit.flags,
+    )  # fmt: skip
     return dq
-
-
-def by_blocks(grad_out, q, k, v, rows, mask, scale, slopes, q_previous):
-    """Every gradient under a blockwise mask, each block of keys by one program."""
-    (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    k, v, grad_out = dense(k, v, grad_out)
-    q, previous = alike(q, q if q_previous is None else q_previous)
-    dk, dv = by_heads(B, G, S, D, k), by_heads(B, G, S, D, v)
-    dq, dprevious = (by_heads(B, H, T, D, rows) for _ in range(2))
-    block = mask.block
-    dprevious[:, :, : max(0, block - (S - T))] = 0.0  # the first block has none before it
-    tile = tiles(BLOCKS, WIDE, D, q.dtype)
-    block_kernel[(triton.cdiv(S, block), B * G)](
-        q,
-        previous,
-        k,
-        v,
-        grad_out,
-        rows[0],
-        rows[1],
-        dq,
-        dprevious,
-        dk,
-        dv,
-        base_two(slopes, scale, q),
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        *grad_out.stride()[:3],
-        *dk.stride()[:3],
-        T,
-        S,
-        H,
-        H // G,
-        rows.shape[-1],
-        block,
-        scale * LOG2E,
-        scale,
-        SLOPES=slopes is not None,
-        **shape_of(tile, D, q.dtype),
-    )
-    if q_previous is None:
-        return dq.add_(dprevious).to(q.dtype), dk, dv, None
-    return dq.to(q.dtype), dk, dv, dprevious.to(q.dtype)

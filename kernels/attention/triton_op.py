@@ -1,13 +1,18 @@
 """The Triton kernels as torch operators, so that torch.compile sees one node and no graph break."""
 
+# What triton.jit compiles is not the Python that a type checker reads.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from kernels.attention import triton as kernels
 from kernels.attention import triton_backward
 from kernels.attention.masks import Mask
+from kernels.attention.tiles import by_heads
+from kernels.attention.triton import forward
 
 
 @torch.library.custom_op("transformer_zoo::attention_triton", mutates_args=())
@@ -26,7 +31,7 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """(out, lse)."""
     mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
-    return kernels.forward(q, k, v, mask, scale, slopes, q_previous)
+    return forward(q, k, v, mask, scale, slopes, q_previous)
 
 
 @torch.library.custom_op("transformer_zoo::attention_triton_backward", mutates_args=())
@@ -57,12 +62,12 @@ def attention_backward(
 @attention.register_fake
 def _(q, k, v, *_):
     B, H, T, D = q.shape
-    return kernels.by_heads(B, H, T, D, q), q.new_empty(B, H, T, dtype=torch.float32)
+    return by_heads(B, H, T, D, q), q.new_empty(B, H, T, dtype=torch.float32)
 
 
 @attention_backward.register_fake
 def _(grad_out, grad_lse, q, k, v, q_previous, *_):
-    dq, dk, dv = (kernels.by_heads(*x.shape, x) for x in (q, k, v))
+    dq, dk, dv = (by_heads(*x.shape, x) for x in (q, k, v))
     return dq, dk, dv, q.new_empty(0) if q_previous is None else torch.empty_like(dq)
 
 

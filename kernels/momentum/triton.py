@@ -11,6 +11,10 @@ REVERSE runs time from the last row to the first: that is the backward. Shapes: 
 and gain (1 or H,) float32; runs (1 or B, T) int32, equal within a document; states (B, H, D) float32.
 """
 
+# What triton.jit compiles is not the Python that a type checker reads.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math
@@ -20,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.triton import INTERPRETED, by_heads, dense, padded, precision
+from kernels.attention.tiles import INTERPRETED, by_heads, dense, padded, precision
 
 CHUNK = 16 if INTERPRETED else 64
 SEGMENT = 32 if INTERPRETED else 512
@@ -57,10 +61,10 @@ def load_chunk(
 def run_at(runs_ptr, time, T, REVERSE: tl.constexpr, RUNS: tl.constexpr):
     run = time * 0
     if RUNS:
+        row = time
         if REVERSE:
-            run = tl.load(runs_ptr + T - 1 - time)
-        else:
-            run = tl.load(runs_ptr + time)
+            row = T - 1 - time
+        run = tl.load(runs_ptr + row)
     return run
 
 
@@ -287,13 +291,19 @@ def _(v, eta, state, runs, halo):
 
 @momentum_backward.register_fake
 def _(grad_m, grad_following, v, m, eta, runs, halo, need_eta):
-    return by_heads(*v.shape, v), torch.empty_like(eta), grad_following.new_empty(grad_following.shape)
+    return (
+        by_heads(*v.shape, v),
+        torch.empty_like(eta),
+        grad_following.new_empty(grad_following.shape),
+    )
 
 
 def _setup(ctx, inputs, output):
     v, eta, _, runs, ctx.halo = inputs
     ctx.need_eta = eta.requires_grad
-    ctx.save_for_backward(v if ctx.need_eta else None, output[0] if ctx.need_eta else None, eta, runs)
+    ctx.save_for_backward(
+        v if ctx.need_eta else None, output[0] if ctx.need_eta else None, eta, runs
+    )
 
 
 def _backward(ctx, grad_m, grad_following):

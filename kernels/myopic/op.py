@@ -56,8 +56,10 @@ def myopic_attention(
         dtype = torch.get_autocast_dtype(kind)
         q_BHTD, k_BGSD, v_BGSD = q_BHTD.to(dtype), k_BGSD.to(dtype), v_BGSD.to(dtype)
         past = None if past is None else (past[0].to(dtype), past[1].to(dtype))
-    unsupported = "" if bias is None and q_previous_BHTD is None and not dropout else (
-        "bias, q_previous and dropout have no kernel"
+    unsupported = (
+        ""
+        if bias is None and q_previous_BHTD is None and not dropout
+        else ("bias, q_previous and dropout have no kernel")
     )
     tensors = (q_BHTD, k_BGSD, v_BGSD, *(past or (None, None)))
     if use_triton("myopic_attention", impl, *tensors, unsupported=unsupported):

@@ -12,6 +12,10 @@ Shapes: q (B, H, T, D), k, v, past (B, G, S, D). Where H > G, dk and dv are writ
 summed over the heads that share a key head.
 """
 
+# What triton.jit compiles is not the Python that a type checker reads.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import torch
@@ -20,14 +24,13 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.masks import Mask
-from kernels.attention.triton import (
+from kernels.attention.tiles import (
     LOG2E,
     Tiles,
     alike,
     base_two,
     by_heads,
     dense,
-    forward,
     limits,
     load_rows,
     row_bounds,
@@ -35,64 +38,20 @@ from kernels.attention.triton import (
     store_rows,
     tiles,
 )
-from kernels.attention.triton_backward import WIDE, query_step
+from kernels.attention.triton import forward
+from kernels.attention.triton_steps import WIDE, query_step
 
 
 @triton.jit
 def myopic_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    own_k_ptr,
-    own_v_ptr,
-    out_ptr,
-    grad_ptr,
-    lse_ptr,
-    dq_ptr,
-    dk_ptr,
-    dv_ptr,
-    slopes_ptr,
-    lo_ptr,
-    hi_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qt,
-    stride_kb,
-    stride_kh,
-    stride_ks,
-    stride_vb,
-    stride_vh,
-    stride_vs,
-    stride_gb,
-    stride_gh,
-    stride_gt,
-    stride_ob,
-    stride_oh,
-    stride_ot,
-    stride_db,
-    stride_dh,
-    stride_dt,
-    table_stride,
-    T,
-    S,
-    H,
-    ratio,
-    window,
-    block,
-    scale,
-    unit,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TABLE: tl.constexpr,
-    SLOPES: tl.constexpr,
-    OWN: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    q_ptr, k_ptr, v_ptr, own_k_ptr, own_v_ptr, out_ptr, grad_ptr, lse_ptr, dq_ptr, dk_ptr, dv_ptr,
+    slopes_ptr, lo_ptr, hi_ptr, stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_ks,
+    stride_vb, stride_vh, stride_vs, stride_gb, stride_gh, stride_gt, stride_ob, stride_oh,
+    stride_ot, stride_db, stride_dh, stride_dt, table_stride, T, S, H, ratio, window, block,
+    scale, unit, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr, TABLE: tl.constexpr,
+    SLOPES: tl.constexpr, OWN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Grid (query tiles, B * H), the longest first; dq, dk, dv (B, H, T, D) with one set of strides."""
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * BM
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -115,7 +74,9 @@ def myopic_kernel(
     p = tl.math.exp2(tl.sum(q.to(tl.float32) * own_k.to(tl.float32), 1) * scale - lse)
     ds = ds * p
     store_rows(dv_ptr + row, p[:, None] * grad.to(tl.float32), first, stride_dt, T, D, BD, BM)
-    store_rows(dk_ptr + row, (ds * unit)[:, None] * q.to(tl.float32), first, stride_dt, T, D, BD, BM)
+    store_rows(
+        dk_ptr + row, (ds * unit)[:, None] * q.to(tl.float32), first, stride_dt, T, D, BD, BM
+    )
     dq = tl.zeros([BM, BD], tl.float32)
     if OWN:
         dq += ds[:, None] * own_k.to(tl.float32)
@@ -124,7 +85,9 @@ def myopic_kernel(
     t = rows + (S - T)
     last = tl.minimum(first + BM, T) - 1
     lo, hi = row_bounds(rows, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
-    begin, hi_a = row_bounds(first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+    begin, hi_a = row_bounds(
+        first, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE
+    )
     lo_z, hi_z = row_bounds(last, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
     slope = 0.0
     if SLOPES:
@@ -184,40 +147,12 @@ def backward(
     limit = limits(mask, T, S, q)
     tile = tiles(TILES, WIDE, D, q.dtype)
     myopic_kernel[(triton.cdiv(T, tile.BM), B * H)](
-        q,
-        past_k,
-        past_v,
-        k,
-        v,
-        out,
-        grad_out,
-        lse,
-        dq,
-        dk,
-        dv,
-        base_two(slopes, scale, q),
-        limit.lo,
-        limit.hi,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        *grad_out.stride()[:3],
-        *out.stride()[:3],
-        *dq.stride()[:3],
-        limit.table_stride,
-        T,
-        S,
-        H,
-        H // G,
-        limit.window,
-        limit.block,
-        scale * LOG2E,
-        scale,
-        SLOPES=slopes is not None,
-        OWN=past is not None,
-        **shape_of(tile, D, q.dtype),
-        **limit.flags,
-    )
+        q, past_k, past_v, k, v, out, grad_out, lse, dq, dk, dv, base_two(slopes, scale, q),
+        limit.lo, limit.hi, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+        *grad_out.stride()[:3], *out.stride()[:3], *dq.stride()[:3], limit.table_stride, T, S, H,
+        H // G, limit.window, limit.block, scale * LOG2E, scale, SLOPES=slopes is not None,
+        OWN=past is not None, **shape_of(tile, D, q.dtype), **limit.flags,
+    )  # fmt: skip
     if H > G:
         dk, dv = (x.unflatten(1, (G, -1)).sum(2) for x in (dk, dv))
     if T < S:  # keys before the queries hear from no one

@@ -1,14 +1,15 @@
 """Rotary positions with decay (xPos), one pass over the tensor: formulas in `reference.py`.
 
 RoPE and xPos alike are one complex multiplication a pair, so `factors` and `rotate` serve both, in
-float32 whatever the tensor's dtype. Three ways to use them:
+float32 whatever the tensor's dtype. Ways to use them:
 
     q, k = xpos(q, k)                                       positions 0..S-1, one call, one centre
     k = rotate(k, factors(positions, D, scale_base=512, inverse=True))      a cache with a fixed centre
     q, q_previous, k = xpos_local(q, k, block)              window-local: exact at any length
+    xpos_attention(q, k, v, mask)                           either, with the attention
 
-The first two overflow once 3.5^(|n - centre| / scale_base) leaves the dtype: 4.5k positions from the
-centre in fp16, 36k in bf16 and fp32 (scale base 512). The third never does. It counts positions from
+Absolute positions overflow once 3.5^(|n - centre| / scale_base) leaves the dtype: 4.5k positions from the
+centre in fp16, 36k in bf16 and fp32 (scale base 512). Window-local ones never do: they count from
 the start of each key's own block, each key once and each query twice (for its own block, and for the
 previous one, `block` further), and feeds attention(..., blockwise_causal(block), q_previous_BHTD=...).
 
@@ -23,6 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.attention.masks import Mask
+from kernels.attention.op import attention
+from kernels.dispatch import use_triton
 from kernels.xpos import reference
 
 IMPLS = ("auto", "reference", "triton")
@@ -58,8 +62,12 @@ def rotate(x_BHTD: Tensor, factors: Tensor, layout: str = "interleaved") -> Tens
 
     factors: (T, D / 2, 2), or anything whose first dimensions broadcast with x's.
     """
-    if layout not in ("interleaved", "half"):
-        raise ValueError(f'layout must be "interleaved" or "half", got {layout!r}')
+    _checked(layout)
+    whole = x_BHTD.dim() == 4 and factors.dim() == 3
+    if whole and not torch.compiler.is_compiling() and use_triton("rotate", "auto", x_BHTD):
+        from kernels.xpos import triton
+
+        return triton.rotate_op(x_BHTD, None, factors, factors, layout, False)[0]
     if layout == "interleaved" and not torch.compiler.is_compiling():
         return _RotatePairs.apply(x_BHTD, factors)
     real, imaginary = factors.unbind(-1)
@@ -102,6 +110,10 @@ def xpos(
         return reference.rotate(q_BHTD, up, layout), reference.rotate(k_BGSD, down, layout)
     up = factors(positions[S - T :], D, dtype=wide, **options)
     down = factors(positions, D, inverse=True, dtype=wide, **options)
+    if use_triton("xpos", impl, q_BHTD, k_BGSD):
+        from kernels.xpos import triton
+
+        return triton.rotate_op(q_BHTD, k_BGSD, up, down, _checked(layout), False)
     return rotate(q_BHTD, up, layout), rotate(k_BGSD, down, layout)
 
 
@@ -162,6 +174,59 @@ def xpos_local(
     return q_own, q_previous, rotate(k_BGSD, key, layout)
 
 
+def xpos_attention(
+    q_BHTD: Tensor,
+    k_BGSD: Tensor,
+    v_BGSD: Tensor,
+    mask: Mask,
+    *,
+    scale_base: float | None = 512,
+    base: float = 10000.0,
+    layout: str = "interleaved",
+    scale: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """attention of xpos'd q and k, (B, H, T, D): window-local under a blockwise mask, else centred.
+
+    On a GPU and without gradients the queries are turned inside the attention kernel, so that only
+    the keys are read and written once more. Everywhere else it is the composition of the two.
+    """
+    T, S, D = q_BHTD.shape[-2], k_BGSD.shape[-2], q_BHTD.shape[-1]
+    mask = mask.within(S)
+    local = mask.is_plain_blockwise and mask.block is not None
+    options: dict[str, Any] = dict(scale_base=scale_base, base=base)
+    tensors = (q_BHTD, k_BGSD, v_BGSD)
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    if not learning and use_triton("xpos_attention", impl, *tensors):
+        from kernels.xpos import triton
+
+        if local and mask.block is not None:
+            own, previous, down = local_factors(
+                0, S, mask.block, D, device=q_BHTD.device, **options
+            )
+            up = [own[S - T :], previous[S - T :]]
+        else:
+            positions = torch.arange(S, device=q_BHTD.device)
+            options["centre"] = S // 2
+            up = [factors(positions[S - T :], D, **options)]
+            down = factors(positions, D, inverse=True, **options)
+        mask = mask.to(q_BHTD.device)
+        scale = float(D**-0.5) if scale is None else scale
+        return triton.attention_op(*tensors, up, down, _checked(layout), scale, *mask.fields())
+    previous = None
+    if local and mask.block is not None:
+        q, previous, k = xpos_local(q_BHTD, k_BGSD, mask.block, layout=layout, **options)
+    else:
+        q, k = xpos(q_BHTD, k_BGSD, layout=layout, impl=impl, **options)
+    return attention(q, k, v_BGSD, mask, scale=scale, q_previous_BHTD=previous, impl=impl)
+
+
+def _checked(layout: str) -> str:
+    if layout not in ("interleaved", "half"):
+        raise ValueError(f'layout must be "interleaved" or "half", got {layout!r}')
+    return layout
+
+
 def _rotate_real(x: Tensor, real: Tensor, imaginary: Tensor, layout: str) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, real.dtype))
     a, b = wide.unflatten(-1, (-1, 2)).unbind(-1) if layout == "interleaved" else wide.chunk(2, -1)
@@ -179,7 +244,7 @@ class _RotatePairs(torch.autograd.Function):
         return _rotate_pairs(x, factors)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         (factors,) = ctx.saved_tensors
         return _rotate_pairs(grad, factors * factors.new_tensor([1.0, -1.0])), None
 
@@ -212,7 +277,7 @@ class _RotateHalf(torch.autograd.Function):
         return _rotate_halves(x, real, imaginary)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         real, imaginary = ctx.saved_tensors
         return _rotate_halves(grad, real, -imaginary), None, None
 

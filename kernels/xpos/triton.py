@@ -4,6 +4,10 @@ written once. A program keeps a tile of the factor table in registers and walks 
 Shapes: q (B, H, T, D), k (B, G, S, D), their factors (T, D / 2, 2) and (S, D / 2, 2) float32.
 """
 
+# What triton.jit compiles is not the Python that a type checker reads.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import torch
@@ -11,7 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.triton import INTERPRETED, by_heads, dense, padded
+from kernels.attention.masks import Mask
+from kernels.attention.tiles import INTERPRETED, by_heads, dense, padded
+from kernels.attention.triton import forward
 
 ROWS = 32 if INTERPRETED else 64
 HEADS = 8  # heads a program walks over
@@ -19,27 +25,10 @@ HEADS = 8  # heads a program walks over
 
 @triton.jit
 def turn(
-    x_ptr,
-    y_ptr,
-    factors_ptr,
-    stride_xb,
-    stride_xh,
-    stride_xt,
-    stride_yb,
-    stride_yh,
-    stride_yt,
-    first,
-    b,
-    h_first,
-    T,
-    H,
-    sign,
-    D: tl.constexpr,
-    BP: tl.constexpr,
-    ROWS: tl.constexpr,
-    HEADS: tl.constexpr,
-    INTERLEAVED: tl.constexpr,
-):
+    x_ptr, y_ptr, factors_ptr, stride_xb, stride_xh, stride_xt, stride_yb, stride_yh, stride_yt,
+    first, b, h_first, T, H, sign, D: tl.constexpr, BP: tl.constexpr, ROWS: tl.constexpr,
+    HEADS: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
     rows = first + tl.arange(0, ROWS)
     pair = tl.arange(0, BP)
     inside = (rows < T)[:, None] & (pair < D // 2)[None, :]
@@ -69,36 +58,11 @@ def turn(
 
 @triton.jit
 def rotate_kernel(
-    q_ptr,
-    k_ptr,
-    q_out_ptr,
-    k_out_ptr,
-    q_factors_ptr,
-    k_factors_ptr,
-    stride_qb,
-    stride_qh,
-    stride_qt,
-    stride_kb,
-    stride_kh,
-    stride_kt,
-    stride_ub,
-    stride_uh,
-    stride_ut,
-    stride_wb,
-    stride_wh,
-    stride_wt,
-    T,
-    S,
-    H,
-    G,
-    query_tiles,
-    sign,
-    D: tl.constexpr,
-    BP: tl.constexpr,
-    ROWS: tl.constexpr,
-    HEADS: tl.constexpr,
-    INTERLEAVED: tl.constexpr,
-):
+    q_ptr, k_ptr, q_out_ptr, k_out_ptr, q_factors_ptr, k_factors_ptr, stride_qb, stride_qh,
+    stride_qt, stride_kb, stride_kh, stride_kt, stride_ub, stride_uh, stride_ut, stride_wb,
+    stride_wh, stride_wt, T, S, H, G, query_tiles, sign, D: tl.constexpr, BP: tl.constexpr,
+    ROWS: tl.constexpr, HEADS: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
     """Grid (tiles of q's rows, then of k's; B; groups of heads). sign -1 turns back (the gradient)."""
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
@@ -116,61 +80,76 @@ def rotate_kernel(
         )  # fmt: skip
 
 
-def rotate_both(
-    q: Tensor, k: Tensor, q_factors: Tensor, k_factors: Tensor, layout: str, *, back: bool = False
+def rotate(
+    q: Tensor, k: Tensor | None, q_factors: Tensor, k_factors: Tensor, layout: str, back: bool
 ) -> tuple[Tensor, Tensor]:
-    """(q', k') in the memory layout of attention's output; back: by the conjugate factors."""
-    (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    q, k = dense(q, k)
-    q_out, k_out = by_heads(B, H, T, D, q), by_heads(B, G, S, D, k)
+    """(q', k') in the memory layout of attention's output, k' empty without k; back: by the conjugate
+    factors."""
+    B, H, T, D = q.shape
+    alone = k is None
+    q, k = dense(q, q if k is None else k)
+    G, S = (H, 0) if alone else k.shape[1:3]
+    q_out = by_heads(B, H, T, D, q)
+    k_out = q.new_empty(0) if alone else by_heads(B, G, S, D, k)
     query_tiles = triton.cdiv(T, ROWS)
     rotate_kernel[(query_tiles + triton.cdiv(S, ROWS), B, triton.cdiv(max(H, G), HEADS))](
-        q,
-        k,
-        q_out,
-        k_out,
-        q_factors,
-        k_factors,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *q_out.stride()[:3],
-        *k_out.stride()[:3],
-        T,
-        S,
-        H,
-        G,
-        query_tiles,
-        -1.0 if back else 1.0,
-        D=D,
-        BP=padded(D) // 2,
-        ROWS=ROWS,
-        HEADS=HEADS,
-        INTERLEAVED=layout == "interleaved",
-        num_warps=4,
-    )
+        q, k, q_out, k_out, q_factors.contiguous(), k_factors.contiguous(), *q.stride()[:3],
+        *k.stride()[:3], *q_out.stride()[:3], *(q_out if alone else k_out).stride()[:3], T, S, H,
+        G, query_tiles, -1.0 if back else 1.0, D=D, BP=padded(D) // 2, ROWS=ROWS, HEADS=HEADS,
+        INTERLEAVED=layout == "interleaved", num_warps=4,
+    )  # fmt: skip
     return q_out, k_out
 
 
 @torch.library.custom_op("transformer_zoo::rotate_triton", mutates_args=())
 def rotate_op(
-    q: Tensor, k: Tensor, q_factors: Tensor, k_factors: Tensor, layout: str, back: bool
+    q: Tensor, k: Tensor | None, q_factors: Tensor, k_factors: Tensor, layout: str, back: bool
 ) -> tuple[Tensor, Tensor]:
-    return rotate_both(q, k, q_factors.contiguous(), k_factors.contiguous(), layout, back=back)
+    return rotate(q, k, q_factors, k_factors, layout, back)
+
+
+@torch.library.custom_op("transformer_zoo::xpos_attention_triton", mutates_args=())
+def attention_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_factors: list[Tensor],
+    k_factors: Tensor,
+    layout: str,
+    scale: float,
+    is_causal: bool,
+    window: int | None,
+    blocks: list[int],
+    lengths: Tensor | None,
+    ids: Tensor | None,
+) -> Tensor:
+    """Attention of rotated q and k: keys turned in one pass, queries inside. Forward only."""
+    mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
+    k, _ = rotate(k, None, k_factors, k_factors, layout, False)
+    tables = tuple(x.contiguous() for x in q_factors)
+    return forward(q, k, v, mask, scale, factors=tables, layout=layout)[0]
+
+
+@attention_op.register_fake
+def _(q, *_):
+    return by_heads(*q.shape, q)
 
 
 @rotate_op.register_fake
-def _(q, k, q_factors, k_factors, layout, back):
-    return tuple(by_heads(x.shape[0], x.shape[1], x.shape[2], x.shape[3], x) for x in (q, k))
+def _(q, k, *_):
+    return by_heads(*q.shape, q), q.new_empty(0) if k is None else by_heads(*k.shape, k)
 
 
 def _setup(ctx, inputs, output):
-    _, _, q_factors, k_factors, ctx.layout, ctx.back = inputs
+    _, k, q_factors, k_factors, ctx.layout, ctx.back = inputs
+    ctx.alone = k is None
     ctx.save_for_backward(q_factors, k_factors)
 
 
 def _backward(ctx, grad_q, grad_k):
+    grad_k = None if ctx.alone else grad_k
     grads = rotate_op(grad_q, grad_k, *ctx.saved_tensors, ctx.layout, not ctx.back)
-    return *grads, None, None, None, None
+    return grads[0], None if ctx.alone else grads[1], None, None, None, None
 
 
 rotate_op.register_autograd(_backward, setup_context=_setup)

@@ -47,7 +47,7 @@ def value_axis(axes: Any, low: float, high: float) -> None:
     if high < 3 * low:
         ticks = pyplot().MaxNLocator(6).tick_values(low, high)
     else:
-        ticks = [step * 10.0**e for e in range(-1, 7) for step in (1, 2, 3, 5, 7)]
+        ticks = [step * 10.0**e for e in range(-1, 7) for step in (1, 1.5, 2, 3, 4, 5, 6, 8)]
     ticks = [tick for tick in ticks if low <= tick <= high]
     axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()

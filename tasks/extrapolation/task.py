@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from kernels.attention.masks import Mask, causal
+from tasks.data.datamodule import TextData
 from tasks.extrapolation.findings import Findings
 from tasks.extrapolation.invariance import translation_change
 from tasks.extrapolation.perplexity import measure
@@ -40,12 +41,13 @@ class Extrapolation(LanguageModeling):
 
     lengths: to read at, divisors of the longest; None: N/4 to 16N by factors of two.
     masks: suffix -> mask constructor, called with `context_length`; full causal is always there.
-    spans_per_document: None: as many as a document has; the paper reads one of each.
+    spans_per_document: the first ones of each document (the paper: 1); None: all, from anywhere.
+    texts: data whose test split is read in place of that of the run's data.
     tokens_per_batch: in one forward pass of the evaluation.
     resolution_lengths: where attention is looked at, on `resolution_texts` texts; None: N and 2N.
     speed: measure tokens per second and memory too, at `speed_lengths` (None: N and beyond).
 
-    How many tokens are read is the data's affair: `data.max_eval_tokens`.
+    How many tokens are read is the data's affair: its `max_eval_tokens`.
     """
 
     model: Decoder
@@ -61,6 +63,7 @@ class Extrapolation(LanguageModeling):
         resolution_texts: int = 32,
         speed: bool = True,
         speed_lengths: list[int] | None = None,
+        texts: TextData | None = None,
         **shared: Any,
     ):
         super().__init__(**shared)
@@ -86,6 +89,7 @@ class Extrapolation(LanguageModeling):
         self.tokens_per_batch = tokens_per_batch
         self.resolution_texts = resolution_texts
         self.speed = speed
+        self.texts = texts
         self._spans: Spans | None = None
         self.findings = Findings(N)
 
@@ -96,7 +100,9 @@ class Extrapolation(LanguageModeling):
     def spans(self) -> Spans:
         """The held-out spans, read once."""
         if self._spans is None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            own = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = own if self.texts is None else self.texts
+            data.tokenizer = own.tokenizer  # trained on the run's text, where it had to be
             self._spans = read_spans(
                 data.dataset("test"),
                 longest=self.lengths[-1],

@@ -1,4 +1,7 @@
-"""Which commit of a repository on huggingface.co a name stands for just now."""
+"""huggingface.co: which commit a name stands for just now, and doing without a network."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tasks.errors import UserError
 
@@ -29,3 +32,20 @@ def hub_commit(key: str, name: str, kind: str, revision: str | None) -> str | No
         ) from error
     except Exception:  # whichever way the network fails: what is on disk may do
         return None
+
+
+@contextmanager
+def offline(wanted: bool) -> Iterator[None]:
+    """Where `wanted`, the libraries take what is on disk or fail at once, without retries."""
+    if not wanted:
+        yield
+        return
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
