@@ -9,7 +9,7 @@ from typing import Any
 from tasks.data.content import content_of, remember
 from tasks.data.corpora import Corpus, Document
 from tasks.data.files import plain
-from tasks.data.hub_commit import hub_commit
+from tasks.data.hub_access import hub_commit, offline
 from tasks.errors import UserError
 
 
@@ -138,15 +138,14 @@ class Hub(Corpus):
                 return datasets.load_from_disk(str(folder))
             if folder is not None and (folder / "dataset_dict.json").exists():
                 return datasets.load_from_disk(str(folder))[self.split]
-            offline = folder is None and self._commit is None
-            return datasets.load_dataset(
-                self.name if folder is None else str(folder),
-                config,
-                split=self.split,
-                streaming=self.streaming,
-                revision=None if folder is not None else self._commit or self.revision,
-                download_config=datasets.DownloadConfig(local_files_only=offline),
-            )
+            with offline(folder is None and self._commit is None):
+                return datasets.load_dataset(
+                    self.name if folder is None else str(folder),
+                    config,
+                    split=self.split,
+                    streaming=self.streaming,
+                    revision=None if folder is not None else self._commit or self.revision,
+                )
         except Exception as error:  # a dozen kinds; what they say is what helps
             reason = _reason(error)
             if isinstance(error, KeyError):

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from tasks.data.bpe import byte_of_character
-from tasks.data.hub_commit import hub_commit
+from tasks.data.hub_access import hub_commit
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from tasks.errors import UserError
 
 _READ = 1 << 16
+_BINARY = "{path}: is a binary file; give text, .jsonl or .parquet"
 
 
 def open_binary(path: Path) -> BinaryIO:
@@ -52,9 +53,11 @@ def _parts(path: Path, text: TextIO, encoding: str) -> Iterator[str]:
     try:
         while part := text.read(_READ):
             if "\0" in part:
-                raise NotText(f"{path}: is a binary file; give text, .jsonl or .parquet")
+                raise NotText(_BINARY.format(path=path))
             yield part
     except UnicodeDecodeError as error:
+        if b"\0" in error.object:
+            raise NotText(_BINARY.format(path=path)) from error
         byte = error.object[error.start]
         raise NotText(
             f"{path}: is not {encoding.removesuffix('-sig')} text (byte 0x{byte:02x}); "

@@ -196,10 +196,10 @@ def test_empty(tmp_path):
     assert "every file in this folder is empty" in one_line(tmp_path)
 
 
-@pytest.mark.parametrize("data", [bytes(range(256)), b"text\0text" * 9, b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("data", [bytes(range(256)), b"text\0text" * 9, b"\x89PNG\r\n\x1a\n\0"])
 def test_binary(tmp_path, data):
     (tmp_path / "a.txt").write_bytes(data)
-    assert "a.txt" in one_line(tmp_path / "a.txt")
+    assert "a.txt: is a binary file" in one_line(tmp_path / "a.txt")
 
 
 def test_binary_file_in_a_folder_is_left_out(tmp_path, caplog):

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from tasks.data.hub import Hub
-from tasks.data.hub_commit import hub_commit
+from tasks.data.hub_access import hub_commit
 from tasks.errors import UserError
 from tests.tasks.data.made_up import texts
 
@@ -118,6 +118,40 @@ def test_commit_that_was_seen_is_the_one_that_is_read(monkeypatch):
     assert [d.text for d in corpus.documents()] == ["x"]
     assert (asked["name"], asked["config"], asked["revision"]) == ("some/data", "en", "aaa")
     assert asked["streaming"] is True
+
+
+def test_several_configs_one_after_the_other(monkeypatch):
+    reachable(monkeypatch, "aaa")
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda name, config, **_: datasets.Dataset.from_dict(
+            {"text": [f"{config} {i}" for i in "ab"]}
+        ),
+    )
+    found = list(Hub(name="some/data", config=["en", "de"]).documents())
+    assert [d.text for d in found] == ["en a", "en b", "de a", "de b"]
+    assert len({d.id for d in found}) == 4
+
+
+def test_without_a_network_nothing_is_retried(monkeypatch):
+    """The retries of the libraries take minutes."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    reachable(monkeypatch, OSError("no network"))
+    for module in (config, constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    seen = []
+
+    def load_dataset(name, *_, **__):
+        seen.append((config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE))
+        return datasets.Dataset.from_dict({"text": ["x"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert [d.text for d in Hub(name="some/data").documents()] == ["x"]
+    assert seen == [(True, True)]
+    assert (config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE) == (False, False)
 
 
 def test_no_such_dataset_is_one_line(monkeypatch, tmp_path):
