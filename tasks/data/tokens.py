@@ -11,7 +11,7 @@ Being one batch, the values of `tokens` are one contiguous array: what the windo
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,7 +41,9 @@ def prepare_tokenizer(
 
     def build(folder: Path) -> None:
         sample = documents.sample(rows, _TRAINING_BYTES)
-        tokenizer.train(documents.texts(sample)).save(folder)
+        total = int(documents.sizes[sample].sum())
+        with progress("learning a vocabulary", total, unit="B") as advance:
+            tokenizer.train(_watched(documents.texts(sample), advance)).save(folder)
 
     key = {"documents": documents.folder.name, **key, **tokenizer.fingerprint}
     return load_tokenizer(stage(cache, "tokenizer", key, build))
@@ -104,6 +106,12 @@ def _write(folder, split, documents: Documents, rows: np.ndarray, tokenizer: Tok
     else:
         spans.discard()
     write_batch(folder / f"{split}.arrow", batch)
+
+
+def _watched(texts: Iterator[str], advance: Callable[[int], None]) -> Iterator[str]:
+    for text in texts:
+        yield text
+        advance(len(text))
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:

@@ -219,6 +219,20 @@ def test_hugging_face_file_alone(folders):
     assert tokenizer.decode(tokenizer.encode("slowly under")) == "slowly under"
 
 
+def test_tokenizer_without_a_fast_form(tmp_path):
+    """Some are Python alone (here ByT5's, bytes + 3) and do not say where their tokens begin."""
+    from transformers import ByT5Tokenizer
+
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    tokenizer = HuggingFace(name=str(tmp_path))
+    text = "Fluß </s> x"
+    ids, spans = tokenizer.encode_spans([text])[0]
+    assert ids.tolist() == [byte + 3 for byte in text.encode()] and tokenizer.eos == 1
+    assert spans.tolist() == [1] * len(ids) and tokenizer.decode(ids) == text
+    tokenizer.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").fingerprint == tokenizer.fingerprint
+
+
 @pytest.mark.parametrize("name", ["./nowhere/at/all", "someone/no-such-tokenizer-at-all"])
 def test_unknown_tokenizer_is_one_line(name):
     with pytest.raises(UserError, match=r"tokenizer\.name=") as caught:
