@@ -46,7 +46,7 @@ def monotone_fraction(scores_N: Any) -> Any:
 
 
 def _curve(scores_N: Any) -> Tensor:
-    scores = torch.as_tensor(scores_N).double()
+    scores = torch.as_tensor(scores_N, dtype=torch.float64)
     if scores.dim() == 0 or scores.shape[-1] == 0:
         raise ValueError("scores_N: must have at least one distance")
     if not scores.isfinite().all():
