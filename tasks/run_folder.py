@@ -50,7 +50,9 @@ class Status:
     def __init__(
         self, folder: Path, *, continued: bool, choices: dict[str, Any], overrides: list[str]
     ):
-        if (folder / "config.yaml").exists() and not continued:
+        # The processes that Lightning starts beside the first share its folder, and leave it alone.
+        self.silent = os.environ.get("LOCAL_RANK", "0") != "0"
+        if (folder / "config.yaml").exists() and not continued and not self.silent:
             raise UserError(
                 f"{folder}: already holds a run; choose another folder, or ckpt={folder}"
             )
@@ -69,12 +71,16 @@ class Status:
             "resumed": [*before.get("resumed", []), now()] if before else [],
             "finished": None,
         }
-        write_json(self.path, self.content)
+        self._write()
 
     def end(self, status: str, error: str | None = None) -> None:
         """finished, failed (with a line that says why), or interrupted."""
         self.content |= {"status": status, "error": error, "finished": now()}
-        write_json(self.path, self.content)
+        self._write()
+
+    def _write(self) -> None:
+        if not self.silent:
+            write_json(self.path, self.content)
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
@@ -132,7 +138,13 @@ def find_run(root: DictConfig) -> Path | None:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain, resolved containers, Hydra's own part left out."""
+    """The config as plain, resolved containers, Hydra's own part left out.
+
+    Raises UserError where a key that has no default was not given.
+    """
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        if not key.startswith("hydra"):
+            raise UserError(f"{key}: is needed and has no default; give {key}=…")
     content = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True
     )

@@ -26,6 +26,7 @@ CASES = {
     "odd window": (["model=xpos", "model.context_length=63"], ["context_length"]),
     "no checkpoint": (["ckpt=nowhere.ckpt"], ["nowhere.ckpt"]),
     "nothing to go on from": (["ckpt=last", "seed=77"], ["ckpt", "last"]),
+    "data not given": (["data=text", "data.path=???"], ["data.path"]),
     "missing data": (["data.path=nowhere"], ["nowhere"]),
 }
 

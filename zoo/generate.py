@@ -95,9 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run = load_run(options.run, checkpoint=options.checkpoint, device=options.device)
-        if not options.prompt:
-            raise ValueError("--prompt: is empty; give at least one character")
-        prompt = torch.as_tensor(run.tokenizer.encode(options.prompt)).long()[None]
+        eos = run.tokenizer.eos  # stands before each document: what a text begins with, and ends at
+        start = [] if eos is None else [eos]
+        prompt = torch.tensor([start + run.tokenizer.encode(options.prompt).tolist()])
         generator = torch.Generator(options.device).manual_seed(options.seed)
         print(options.prompt, end="", flush=True)
         tokens: list[int] = []
@@ -111,6 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
             top_p=options.top_p,
             generator=generator,
         ):
+            if int(token_B) == eos:
+                break
             tokens.append(int(token_B))
             shown, tokens = _show(run.tokenizer, tokens, shown)
         print()

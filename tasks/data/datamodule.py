@@ -42,6 +42,7 @@ class TextData(lightning.LightningDataModule):
         cache_dir: where the packed corpus is kept.
         eval_batch_size: None is batch_size.
         max_eval_tokens: of validation and of test, a random sample of documents; None is all.
+        max_val_tokens: the same of validation alone, which is read many times a run.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class TextData(lightning.LightningDataModule):
         cross_documents: bool = False,
         eval_batch_size: int | None = None,
         max_eval_tokens: int | None = None,
+        max_val_tokens: int | None = None,
     ):
         super().__init__()
         for name, value, least in (
@@ -67,6 +69,7 @@ class TextData(lightning.LightningDataModule):
             ("num_workers", num_workers, 0),
             ("eval_batch_size", eval_batch_size, 1),
             ("max_eval_tokens", max_eval_tokens, 1),
+            ("max_val_tokens", max_val_tokens, 1),
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name}: must be at least {least}, got {value}")
@@ -89,6 +92,8 @@ class TextData(lightning.LightningDataModule):
         self.cross_documents = cross_documents
         self.eval_batch_size = eval_batch_size or batch_size
         self.max_eval_tokens = max_eval_tokens
+        val_limits = [n for n in (max_eval_tokens, max_val_tokens) if n is not None]
+        self.limits = {"val": min(val_limits, default=None), "test": max_eval_tokens}
         self._documents: Documents | None = None
         self._datasets: dict[str, PackedDataset] = {}
         self._resumed = {"samples_seen": 0, "global_step": 0}
@@ -105,15 +110,17 @@ class TextData(lightning.LightningDataModule):
             return
         documents = prepare_documents(self.corpus, self.cache_dir)
         rows = {k: r for k, r in documents.split(**self.fractions).items() if len(r)}
-        settings = {"key": self.fractions, "cache": self.cache_dir}
-        self.tokenizer = prepare_tokenizer(self.tokenizer, documents, rows["train"], **settings)
-        folder = prepare_tokens(self.tokenizer, documents, rows, **settings)
+        key, cache = self.fractions, self.cache_dir
+        self.tokenizer = prepare_tokenizer(
+            self.tokenizer, documents, rows["train"], key=key, cache=cache
+        )
+        folder = prepare_tokens(self.tokenizer, documents, rows, key=key, cache=cache)
         datasets = {
             split: PackedDataset(
                 path=folder / f"{split}.arrow",
                 context_length=self.context_length,
                 cross_documents=self.cross_documents,
-                max_tokens=None if split == "train" else self.max_eval_tokens,
+                max_tokens=self.limits.get(split),
             )
             for split in rows
         }
