@@ -63,19 +63,20 @@ class TextData(lightning.LightningDataModule):
         max_val_tokens: int | None = None,
     ):
         super().__init__()
-        for name, value, least in (
+        limits: tuple[tuple[str, int | None, int], ...] = (
             ("context_length", context_length, 1),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
             ("eval_batch_size", eval_batch_size, 1),
             ("max_eval_tokens", max_eval_tokens, 1),
             ("max_val_tokens", max_val_tokens, 1),
-        ):
+        )
+        for name, value, least in limits:
             if value is not None and value < least:
                 raise ValueError(f"{name}: must be at least {least}, got {value}")
-        for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name}: must be in [0, 1), got {value}")
+        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}: must be in [0, 1), got {share}")
         if val_fraction + test_fraction >= 1:
             raise ValueError(
                 f"val_fraction: {val_fraction} and test_fraction {test_fraction} must leave "

@@ -100,7 +100,10 @@ def _write(folder, split, documents: Documents, rows: np.ndarray, tokenizer: Tok
             offsets.append(tokens.length + np.cumsum(lengths))
             tokens.append(np.concatenate([part for ids in encoded for part in (eos, ids)]))
             advance(sum(len(text) for text in texts))
-    batch = {"tokens": (offsets, tokens), "document": document}
+    batch: dict[str, Column | tuple[Column, Column]] = {
+        "tokens": (offsets, tokens),
+        "document": document,
+    }
     if spanned:
         batch["spans"] = (offsets, spans)
     else:
