@@ -152,7 +152,7 @@ def _logs(sweep: Sweep, scheme: str, at: str) -> dict[str, float]:
 def to_markdown(sweep: Sweep, found: list[Ordering]) -> str:
     """The verdicts, every claim with its interval, and the tables behind them."""
     lines = [
-        f"# Length extrapolation: trained at {sweep.N}, {sweep.seeds} seeds",
+        f"# Length extrapolation: trained at {sweep.N}, seeds: {sweep.seeds}",
         "",
         "| ordering | verdict |",
         "|---|---|",

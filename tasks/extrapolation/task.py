@@ -20,8 +20,6 @@ series.json, pictures to plots/.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from kernels.attention.masks import Mask, causal
 from tasks.data.datamodule import TextData
 from tasks.extrapolation.findings import Findings
@@ -146,12 +144,11 @@ class Extrapolation(LanguageModeling):
         for length in self.resolution_lengths:
             if limit is not None and length > limit:
                 continue
-            done: dict[Mask, list[torch.Tensor]] = {}
             for suffix, mask in self.masks.items():
                 mask = mask.within(length)
-                if mask not in done:
-                    done[mask] = expected_scores(self.model, texts[:, :length], mask=mask)
-                self.findings.add_scores(f"{length}{suffix}", done[mask])
+                if not suffix or not mask.is_plain_causal:  # otherwise: what full causal is
+                    layers = expected_scores(self.model, texts[:, :length], mask=mask)
+                    self.findings.add_scores(f"{length}{suffix}", layers)
             schemes = [scheme_curve(position, length) for _, position in self.model.layers()]
             self.findings.add_schemes(length, schemes)
 

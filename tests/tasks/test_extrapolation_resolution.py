@@ -33,6 +33,7 @@ def test_linear_bias_of_infinite_length(slope, printed, unit):
     """ALiBi alone: (1 - q)^2 / (1 + q); both tails agree where the tail has died out."""
     curve = -slope * torch.arange(20000, dtype=torch.float64)
     q = math.exp(-slope)
+    for tail in ("drop", "zero"):
         R = resolution(curve, tail=tail)
         assert abs(R - (1 - q) ** 2 / (1 + q)) < 1e-10 * R
         assert abs(R - printed) < unit
