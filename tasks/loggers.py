@@ -12,7 +12,7 @@ from tasks.run_folder import say
 
 
 class Wandb(WandbLogger):
-    """A wandb run in the run's folder; `group` ties the runs of a sweep together.
+    """A wandb run in the run's folder; the runs of a sweep share its folder's name as their `group`.
 
     offline None: on line where there is a key and the server answers, otherwise off line, with the
     command that uploads the run later. WANDB_MODE, where set, decides.
@@ -30,6 +30,8 @@ class Wandb(WandbLogger):
         if offline is None:
             offline = os.environ.get("WANDB_MODE", "") != "online" and not can_go_online()
         self.folder = Path(folder)
+        if group is None and (self.folder.parent / "multirun.yaml").is_file():
+            group = self.folder.parent.name
         self.is_offline = offline
         super().__init__(
             name=self.folder.name,
@@ -39,6 +41,26 @@ class Wandb(WandbLogger):
             group=group,
             offline=offline,
         )
+
+    @rank_zero_only
+    def log_run(self, config: dict[str, Any], choices: dict[str, Any]) -> None:
+        """The config with one key a setting (`model.width`), and what was chosen from each group,
+        so that runs can be filtered and grouped by any part of the model."""
+        chosen = {f"choice/{group}": choice for group, choice in choices.items()}
+        self.experiment.config.update(flatten(config) | chosen)
+
+    @rank_zero_only
+    def log_results(self, results: dict[str, Any], series: dict[str, Any]) -> None:
+        """The run's results as its summary; the task's curves as tables and line plots."""
+        import wandb
+
+        self.experiment.summary.update(results)
+        for name, curve in series.items():
+            xlabel, ylabel = curve.get("xlabel", "x"), curve.get("ylabel", "y")
+            points = [list(point) for point in zip(curve["x"], curve["y"])]
+            table = wandb.Table(columns=[xlabel, ylabel], data=points)
+            plot = wandb.plot.line(table, xlabel, ylabel, title=name)
+            self.experiment.log({f"curve/{name}": plot, f"table/{name}": table})
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -75,6 +97,38 @@ def _netrc_key(host: str) -> str | None:
     except (OSError, netrc.NetrcParseError):
         return None
     return found[2] if found else None
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level of dotted keys; lists stay as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def upload_report(paths: dict[str, Path], *, logger: dict[str, Any], group: str) -> bool:
+    """The comparison as an artifact of the sweep's group, where wandb is in use and on line.
+
+    logger: the config's logger section. True where it was uploaded.
+    """
+    settings = logger.get("wandb")
+    if settings is None or settings.get("offline") or not can_go_online():
+        return False
+    import wandb
+
+    run = wandb.init(
+        project=settings["project"], entity=settings["entity"], group=group, job_type="report"
+    )
+    artifact = wandb.Artifact("comparison", type="report")
+    for path in paths.values():
+        artifact.add_file(str(path))
+    run.log_artifact(artifact)
+    run.finish()
+    return True
 
 
 def finish_wandb() -> None:

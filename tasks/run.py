@@ -28,7 +28,7 @@ from tasks.checkpoints import AtomicCheckpointIO, check_shapes, newest_whole, re
 from tasks.environment import resolve_precision
 from tasks.metrics_file import MetricsFile
 from tasks.optim import Budget
-from tasks.run_folder import say, write_config, write_json
+from tasks.run_folder import read_json, say, write_config, write_json
 from zoo.flops import parameters_by_part, peak_flops, training_flops
 from zoo.load import build
 
@@ -61,6 +61,10 @@ def run(config: dict[str, Any], folder: Path, *, continued: bool) -> dict[str, A
         write_config(folder, config)
         tokenizer.save(folder / "tokenizer")
         show_model(model, folder, config, trainer)
+        choices = read_json(folder / "status.json").get("choices", {})
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_run"):
+                logger.log_run(config, choices)
     if config.get("compile"):
         model.compile()
     del state
@@ -206,6 +210,9 @@ def _results(
     results |= task.results()
     if trainer.is_global_zero:
         write_json(folder / "results.json", results)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_results"):
+                logger.log_results(results, read_json(folder / "series.json"))
     return results
 
 

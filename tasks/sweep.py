@@ -8,6 +8,7 @@ import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from tasks.loggers import upload_report
 from tasks.run_folder import read_json, say
 
 MEMO = "ZOO_RESUMED_SWEEP"
@@ -70,6 +71,9 @@ class Comparison(Callback):
         written = compare([folder], baseline=config.sweep.get("baseline"))
         for path in written.values():
             say(f"comparison: {path}")
+        logger = OmegaConf.to_container(config.get("logger") or OmegaConf.create(), resolve=False)
+        if isinstance(logger, dict) and "wandb" in logger:
+            upload_report(written, logger=logger, group=folder.name)
         if failed:
             lines = "".join(f"\n  {folder / name}: {error}" for name, error in failed.items())
             say(f"error: {len(failed)} of {len(runs)} runs did not finish{lines}")

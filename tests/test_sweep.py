@@ -64,11 +64,59 @@ def test_interrupted_sweep_goes_on_without_running_finished_jobs_again(
 
 
 def test_wandb_runs_offline_in_one_group_a_run_each(train, tmp_path):
-    """Without an account: logged on disk, one wandb run a job, and how to upload is said."""
+    """Without an account: logged on disk, one wandb run a job, and how to upload is said. Read back,
+    each run has its group, the config a setting at a time, the metrics and the results."""
     run = train("-m", "model=nope", "seed=0,1", "max_steps=2", "logger=[csv,wandb]")
     assert run.code == 0, run.err
     sweep = the_sweep(tmp_path)
     folders = [next((sweep / str(i) / "wandb").glob("offline-run-*")) for i in range(2)]
     assert folders[0].name != folders[1].name
     assert run.err.count("wandb sync") == 2
-    assert all(list(folder.glob("run-*.wandb")) for folder in folders)
+    groups = set()
+    for i, folder in enumerate(folders):
+        found = offline_run(next(folder.glob("run-*.wandb")))
+        groups.add(found["group"])
+        assert found["config"]["model.width"] == 64 and found["config"]["choice/model"] == "nope"
+        assert found["config"]["seed"] == i
+        results = json.loads((sweep / str(i) / "results.json").read_text())
+        assert found["summary"]["test/loss"] == pytest.approx(results["test/loss"])
+        assert any("val/loss" in row for row in found["history"])
+    assert len(groups) == 1 and groups != {""}
+
+
+def test_a_tasks_curves_are_logged_as_wandb_tables(train, tmp_path):
+    run = train("model=nope", "task=extrapolation", "max_steps=2", "task.speed=false", "logger=wandb")
+    assert run.code == 0, run.err
+    folder = next((run.folder / "wandb").glob("offline-run-*"))
+    found = offline_run(next(folder.glob("run-*.wandb")))
+    names = {name for row in found["history"] for name in row}
+    assert any(name.startswith("table/perplexity") for name in names), names
+
+
+def offline_run(path: Path) -> dict:
+    """What an offline wandb file holds: its records are in LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, whole = path.read_bytes(), 7, b""
+    found: dict = {"config": {}, "summary": {}, "history": [], "group": ""}
+
+    def items(messages) -> dict:
+        return {"/".join(m.nested_key) or m.key: json.loads(m.value_json) for m in messages}
+
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        whole += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind not in (1, 4):  # the first or a middle part of a record
+            continue
+        record, whole = Record.FromString(whole), b""
+        if record.run.run_id:
+            found["group"] = record.run.run_group
+            found["config"] |= items(record.run.config.update)
+        found["config"] |= items(record.config.update)
+        found["summary"] |= items(record.summary.update)
+        if record.history.item:
+            found["history"].append(items(record.history.item))
+    return found
