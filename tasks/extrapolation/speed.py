@@ -35,7 +35,7 @@ def measure_speed(
     lengths: list[int],
     masks: Mapping[str, Mask],
     new_tokens: int = 32,
-    rounds: int = 5,
+    rounds: int = 3,
 ) -> dict[str, float]:
     """`test/{score,generate}_tokens_per_s@L…`, `…_memory_mb@L…` and `test/cache_memory_mb@L…`.
 
