@@ -76,6 +76,22 @@ def store_rows(base, x, start, stride, limit, D: tl.constexpr, BD: tl.constexpr,
 
 
 @triton.jit
+def key_ranges(begin, lo_z, hi_a, hi_z, spare, BN: tl.constexpr, LEFT: tl.constexpr):
+    """Tiles of BN keys from `begin`: `left` of them that some rows do not see at the low end, then up
+    to key `middle` those that every row sees, then the rest: (left, after, middle, right).
+
+    spare: keys before hi_a to count as not seen. LEFT: the mask has a low end at all.
+    """
+    left = 0
+    if LEFT:
+        left = tl.cdiv(tl.maximum(lo_z - begin, 0), BN)
+        left = tl.minimum(left, tl.cdiv(hi_z - begin, BN))
+    after = begin + left * BN
+    middle = after + tl.maximum(hi_a - spare - after, 0) // BN * BN
+    return left, after, middle, tl.cdiv(tl.maximum(hi_z - middle, 0), BN)
+
+
+@triton.jit
 def biased(qk, t, s, slope, SLOPES: tl.constexpr):
     """Scores with ALiBi, both before the scale: slope comes divided by it."""
     if SLOPES:
@@ -166,6 +182,7 @@ def shape_of(tile: Tiles, D: int, dtype: torch.dtype) -> dict:
         BN=tile.BN,
         PRECISION=precision(dtype),
         num_warps=tile.warps,
+        enable_fp_fusion=True,
         num_stages=tile.stages,
     )
 

@@ -31,6 +31,7 @@ from kernels.attention.tiles import (
     base_two,
     biased,
     by_heads,
+    key_ranges,
     limits,
     load_rows,
     row_bounds,
@@ -45,33 +46,38 @@ def load_rotated(
     base, factors_ptr, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr,
     ROTARY: tl.constexpr,
 ):  # fmt: skip
-    """load_rows, each pair turned by its row of factors (rows, D / 2, 2), float32. ROTARY: 1, pairs
-    are neighbours; 2, they are D / 2 apart. The partner is a second load of the same cache lines."""
-    x = load_rows(base, start, stride, limit, D, BD, N, True)
+    """load_rows, each pair turned by its row of factors (rows, D / 2, 2), float32, and left as
+    neighbours. ROTARY: in memory pairs are 1, neighbours; 2, D / 2 apart (keys must then have been
+    stored as neighbours too: a score does not depend on the order of a head's columns)."""
     n = tl.arange(0, N)
     d = tl.arange(0, BD)
+    pair = tl.arange(0, BD // 2)
+    inside = (start + n < limit)[:, None]
+    row = tl.cast(start, tl.int64) + n[:, None]
+    table = tl.load(factors_ptr + row * D + d[None, :], mask=inside & (d < D)[None, :], other=0.0)
+    real, imaginary = tl.split(tl.reshape(table, (N, BD // 2, 2)))
     if ROTARY == 1:
-        partner, pair, second = d ^ 1, d // 2, d % 2
+        x = load_rows(base, start, stride, limit, D, BD, N, True).to(tl.float32)
+        one, two = tl.split(tl.reshape(x, (N, BD // 2, 2)))
     else:
-        partner, pair, second = (d + D // 2) % D, d % (D // 2), d // (D // 2)
-    keep = (start + n < limit)[:, None] & (d < D)[None, :]
-    place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + partner[None, :])
-    y = tl.load(place, mask=keep, other=0.0)
-    table = factors_ptr + tl.cast(start, tl.int64) * D + ((n * D)[:, None] + (2 * pair)[None, :])
-    real = tl.load(table, mask=keep, other=0.0)
-    imaginary = tl.load(table + 1, mask=keep, other=0.0)
-    sign = (2 * second - 1).to(tl.float32)[None, :]
-    return (x.to(tl.float32) * real + sign * y.to(tl.float32) * imaginary).to(x.dtype)
+        keep = inside & (pair < D // 2)[None, :]
+        one = tl.load(base + row * stride + pair[None, :], mask=keep, other=0.0).to(tl.float32)
+        two = tl.load(base + row * stride + D // 2 + pair[None, :], mask=keep, other=0.0)
+        two = two.to(tl.float32)
+    turned = tl.join(one * real - two * imaginary, two * real + one * imaginary)
+    return tl.reshape(turned, (N, BD)).to(base.dtype.element_ty)
 
 
 @triton.jit
 def attend(
-    acc, m, l, q, k_ptr, v_ptr, stride_k, stride_v, begin, end, t, lo, hi, slope, scale, S,
-    MASKED: tl.constexpr, SELF: tl.constexpr, SLOPES: tl.constexpr, D: tl.constexpr,
+    acc, m, l, q, k_ptr, v_ptr, stride_k, stride_v, begin, left, second, right, t, lo, hi, slope,
+    scale, S, MASKED: tl.constexpr, SELF: tl.constexpr, SLOPES: tl.constexpr, D: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over keys begin .. end - 1. SELF: a row's own key is hidden."""
-    for start in tl.range(begin, end, BN):
+    """The online softmax over `left` tiles of keys from `begin` and `right` tiles from `second`, one
+    loop for both. SELF: a row's own key is hidden."""
+    for i in tl.range(0, left + right):
+        start = tl.where(i < left, begin, second - left * BN) + i * BN
         k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, MASKED)
         s = start + tl.arange(0, BN)
         qk = tl.dot(q, tl.trans(k), input_precision=PRECISION)
@@ -159,6 +165,7 @@ def forward_kernel(
     if PREVIOUS:
         previous_ptr += b * stride_qb + h * stride_qh
         if ROTARY:
+            tl.debug_barrier()  # one rotation after the other: together they overflow the registers
             q_previous = load_rotated(
                 previous_ptr, previous_factors_ptr, first, stride_qt, T, D, BD, BM, ROTARY
             )
@@ -188,28 +195,24 @@ def forward_kernel(
         if PREVIOUS == 1:
             begin = (first + S - T) // block * block
             acc, m, l = attend(
-                acc, m, l, q_previous, k_ptr, v_ptr, stride_ks, stride_vs, lo_a, begin, t, lo, hi,
-                slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
+                acc, m, l, q_previous, k_ptr, v_ptr, stride_ks, stride_vs, lo_a, 0, lo_a,
+                (begin - lo_a) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN,
+                PRECISION,
             )  # fmt: skip
-        elif WINDOW or BLOCK or TABLE:
-            # Up to the first key that every row sees.
-            left = begin + tl.cdiv(tl.maximum(lo_z - begin, 0), BN) * BN
-            left = tl.minimum(left, begin + tl.cdiv(hi_z - begin, BN) * BN)
+        left, after, middle, right = key_ranges(
+            begin, lo_z, hi_a, hi_z, OWN, BN, PREVIOUS == 0 and (WINDOW or BLOCK or TABLE)
+        )
+        if OWN and not CAUSAL:  # no tile is sure to be without a row's own key
+            middle = after
+            right = tl.cdiv(tl.maximum(hi_z - after, 0), BN)
+        else:
             acc, m, l = attend(
-                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, t, lo, hi,
-                slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
-            )  # fmt: skip
-            begin = left
-        # Up to the last key that every row sees; short of every row's own key under OWN.
-        middle = begin
-        if CAUSAL or not OWN:
-            middle = begin + tl.maximum(hi_a - OWN - begin, 0) // BN * BN
-            acc, m, l = attend(
-                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, middle, t, lo, hi,
-                slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
+                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, after, 0, after,
+                (middle - after) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN,
+                PRECISION,
             )  # fmt: skip
         acc, m, l = attend(
-            acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, middle, hi_z, t, lo, hi,
+            acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, middle, right, t, lo, hi,
             slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
         )  # fmt: skip
     total = tl.where(l == 0.0, 1.0, l)

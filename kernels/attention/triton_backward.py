@@ -30,6 +30,7 @@ from kernels.attention.tiles import (
     base_two,
     by_heads,
     dense,
+    key_ranges,
     limits,
     load_rows,
     padded,
@@ -112,9 +113,11 @@ def key_kernel(
     dk = tl.zeros([BN, BD], tl.float32)
     dv = tl.zeros([BN, BD], tl.float32)
     # Tiles of rows from first_a: masked up to first_z, whole up to end_a, masked up to end_z.
-    rising = first_a + tl.cdiv(tl.maximum(first_z - first_a, 0), BM) * BM
-    rising = tl.minimum(rising, first_a + tl.cdiv(tl.maximum(end_z - first_a, 0), BM) * BM)
+    above = tl.cdiv(tl.maximum(first_z - first_a, 0), BM)
+    above = tl.minimum(above, tl.cdiv(tl.maximum(end_z - first_a, 0), BM))
+    rising = first_a + above * BM
     steady = rising + tl.maximum(tl.minimum(end_a, T) - rising, 0) // BM * BM
+    below = tl.cdiv(tl.maximum(end_z - steady, 0), BM)
     for i in range(0, ratio):
         h = g * ratio + i
         head = b * H + h
@@ -125,19 +128,14 @@ def key_kernel(
         slope = 0.0
         if SLOPES:
             slope = tl.load(slopes_ptr + h)
-        for first in tl.range(first_a, rising, BM):
-            dk, dv, _ = key_step(
-                dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
-                stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, True, True,
-                CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
-            )  # fmt: skip
         for first in tl.range(rising, steady, BM):
             dk, dv, _ = key_step(
                 dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
                 stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, False, False,
                 CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
             )  # fmt: skip
-        for first in tl.range(steady, end_z, BM):
+        for n in tl.range(0, above + below):
+            first = tl.where(n < above, first_a, steady - above * BM) + n * BM
             dk, dv, _ = key_step(
                 dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
                 stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, True, True,
@@ -182,22 +180,17 @@ def query_kernel(
     if SLOPES:
         slope = tl.load(slopes_ptr + h)
     dq = tl.zeros([BM, BD], tl.float32)
-    if WINDOW or BLOCK or TABLE:
-        left = begin + tl.cdiv(tl.maximum(lo_z - begin, 0), BN) * BN
-        left = tl.minimum(left, begin + tl.cdiv(hi_z - begin, BN) * BN)
-        dq = query_step(
-            dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, t, lo, hi,
-            slope, scale, S, True, False, SLOPES, D, BD, BN, PRECISION,
-        )  # fmt: skip
-        begin = left
-    middle = begin + tl.maximum(hi_a - begin, 0) // BN * BN
+    left, after, middle, right = key_ranges(
+        begin, lo_z, hi_a, hi_z, 0, BN, WINDOW or BLOCK or TABLE
+    )
     dq = query_step(
-        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, begin, middle, t, lo, hi,
-        slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
+        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, after, 0, after,
+        (middle - after) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN,
+        PRECISION,
     )  # fmt: skip
     dq = query_step(
-        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, middle, hi_z, t, lo, hi,
-        slope, scale, S, True, False, SLOPES, D, BD, BN, PRECISION,
+        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, middle, right, t,
+        lo, hi, slope, scale, S, True, False, SLOPES, D, BD, BN, PRECISION,
     )  # fmt: skip
     store_rows(dq_ptr + b * stride_db + h * stride_dh, dq * unit, first, stride_dt, T, D, BD, BM)
 
@@ -253,7 +246,7 @@ def row_sums(out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None
     delta_kernel[(room // BM, B * H)](
         out, grad_out, lse if grad_lse is None else grad_lse.contiguous(), lse, rows,
         *out.stride()[:3], *grad_out.stride()[:3], T, H, room, D=D, BD=padded(D), BM=BM,
-        LSE=grad_lse is not None,
+        LSE=grad_lse is not None, enable_fp_fusion=True,
     )  # fmt: skip
     return rows
 

@@ -18,9 +18,7 @@ from kernels.attention.tiles import (
     base_two,
     by_heads,
     dense,
-    load_rows,
     shape_of,
-    store_rows,
     tiles,
 )
 from kernels.attention.triton_steps import WIDE, key_step
@@ -40,15 +38,15 @@ def add_rows(base, x, first, stride, end, done, D: tl.constexpr, BD: tl.constexp
 
 @triton.jit
 def block_kernel(
-    q_ptr, previous_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr, dprevious_ptr,
+    q_ptr, previous_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, dq_ptr,
     dk_ptr, dv_ptr, slopes_ptr, stride_qb, stride_qh, stride_qt, stride_kb, stride_kh, stride_ks,
     stride_vb, stride_vh, stride_vs, stride_gb, stride_gh, stride_gt, stride_db, stride_dh,
-    stride_ds, T, S, H, ratio, room, block, scale, unit, D: tl.constexpr, BD: tl.constexpr,
+    stride_ds, T, S, H, ratio, room, delta_gap, previous_gap, block, scale, unit, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """All gradients that a block of keys gives rise to; grid (blocks of keys, B * G).
 
-    dq, dprevious: float32 (B, T, H, D) in memory, what rows hear from their own and the previous block.
+    dq: float32 (2, B, T, H, D), what rows hear from their own block, then from the previous one.
     Tiles of keys go in order, and a row's first tile is its block's first: it writes, later ones add.
     """
     begin = tl.program_id(0) * block
@@ -61,10 +59,15 @@ def block_kernel(
     next_end = tl.minimum(begin + 2 * block, S) - shift
     k_head = k_ptr + b * stride_kb + g * stride_kh
     v_head = v_ptr + b * stride_vb + g * stride_vh
+    d = tl.arange(0, BD)
     for start in range(begin, end, BN):
         s = start + tl.arange(0, BN)
-        k = load_rows(k_head, start, stride_ks, end, D, BD, BN, True)
-        v = load_rows(v_head, start, stride_vs, end, D, BD, BN, True)
+        # Addresses made of `start` row by row: were they not, the compiler would keep one register
+        # for each through the whole loop inside.
+        keep = (s < end)[:, None] & (d < D)[None, :]
+        row = s[:, None].to(tl.int64)
+        k = tl.load(k_head + row * stride_ks + d[None, :], mask=keep, other=0.0)
+        v = tl.load(v_head + row * stride_vs + d[None, :], mask=keep, other=0.0)
         dk = tl.zeros([BN, BD], tl.float32)
         dv = tl.zeros([BN, BD], tl.float32)
         own_begin = tl.maximum(start - shift, 0)
@@ -85,19 +88,18 @@ def block_kernel(
                 end_rows = tl.where(own, own_end, next_end)
                 first = begin_rows + (tile - tl.where(own, 0, own_tiles)) * BM
                 q_head = tl.where(own, q_ptr, previous_ptr) + query
-                dq_head = tl.where(own, dq_ptr, dprevious_ptr) + (b * T * H + h) * D
+                dq_head = dq_ptr + (b * T * H + h) * D + tl.where(own, 0, previous_gap)
                 dk, dv, ds = key_step(
-                    dk, dv, k, v, s, q_head, grad_head, lse_ptr + head * room, delta_ptr + head * room, q_ptr,
-                    q_ptr, stride_qt, stride_gt, first, end_rows, T, S, block, block, slope, scale,
+                    dk, dv, k, v, s, q_head, grad_head, lse_ptr + head * room,
+                    lse_ptr + delta_gap + head * room, q_ptr, q_ptr, stride_qt, stride_gt, first, end_rows, T, S, block, block, slope, scale,
                     True, True, True, False, False, False, SLOPES, D, BD, BM, PRECISION,
                 )  # fmt: skip
                 dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION) * unit  # transposed
                 add_rows(dq_head, dq, first, H * D, end_rows, start - begin, D, BD, BM)
             tl.debug_barrier()
-        store_rows(
-            dk_ptr + b * stride_db + g * stride_dh, dk * unit, start, stride_ds, end, D, BD, BN
-        )
-        store_rows(dv_ptr + b * stride_db + g * stride_dh, dv, start, stride_ds, end, D, BD, BN)
+        place = b * stride_db + g * stride_dh + row * stride_ds + d[None, :]
+        tl.store(dv_ptr + place, dv.to(dv_ptr.dtype.element_ty), mask=keep)
+        tl.store(dk_ptr + place, (dk * unit).to(dk_ptr.dtype.element_ty), mask=keep)
 
 
 BLOCKS = {
@@ -125,15 +127,15 @@ def by_blocks(
     k, v, grad_out = dense(k, v, grad_out)
     q, previous = alike(q, q if q_previous is None else q_previous)
     dk, dv = by_heads(B, G, S, D, k), by_heads(B, G, S, D, v)
-    dq, dprevious = (by_heads(B, H, T, D, rows) for _ in range(2))
+    dq, dprevious = rows.new_empty(2, B, T, H, D).transpose(2, 3)
     block = mask.block or S
     dprevious[:, :, : max(0, block - (S - T))] = 0.0  # the first block has none before it
     tile = tiles(BLOCKS, WIDE, D, q.dtype)
     block_kernel[(triton.cdiv(S, block), B * G)](
-        q, previous, k, v, grad_out, rows[0], rows[1], dq, dprevious, dk, dv,
+        q, previous, k, v, grad_out, rows, dq, dk, dv,
         base_two(slopes, scale, q), *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        *grad_out.stride()[:3], *dk.stride()[:3], T, S, H, H // G, rows.shape[-1], block,
-        scale * LOG2E, scale, SLOPES=slopes is not None, **shape_of(tile, D, q.dtype),
+        *grad_out.stride()[:3], *dk.stride()[:3], T, S, H, H // G, rows.shape[-1],
+        rows.stride(0), dq.numel(), block, scale * LOG2E, scale, SLOPES=slopes is not None, **shape_of(tile, D, q.dtype),
     )  # fmt: skip
     if q_previous is None:
         return dq.add_(dprevious).to(q.dtype), dk, dv, None

@@ -88,7 +88,7 @@ def ends_kernel(
     h = tl.program_id(1) % H
     d = tl.program_id(2) * BW + tl.arange(0, BW)
     a = tl.load(a_ptr + h * a_stride)
-    log_a = tl.math.log2(tl.maximum(a, 1e-38))
+    log_a = tl.math.log2(tl.maximum(a, 1e-37))
     gain = 1.0
     if GAIN:
         gain = a
@@ -118,7 +118,7 @@ def carry_kernel(
     b = (tl.program_id(0) // H).to(tl.int64)
     h = tl.program_id(0) % H
     d = tl.program_id(1) * BW + tl.arange(0, BW)
-    log_a = tl.math.log2(tl.maximum(tl.load(a_ptr + h * a_stride), 1e-38))
+    log_a = tl.math.log2(tl.maximum(tl.load(a_ptr + h * a_stride), 1e-37))
     runs_ptr += b * runs_stride
     head = tl.program_id(0).to(tl.int64)
     state = tl.load(start_ptr + head * D + d, mask=d < D, other=0.0)
@@ -148,7 +148,7 @@ def scan_kernel(
     d = tl.program_id(2) * BW + tl.arange(0, BW)
     head = tl.program_id(1).to(tl.int64)
     a = tl.load(a_ptr + h * a_stride)
-    log_a = tl.math.log2(tl.maximum(a, 1e-38))
+    log_a = tl.math.log2(tl.maximum(a, 1e-37))
     gain = 1.0
     if GAIN:
         gain = a
@@ -237,17 +237,28 @@ def scan(
         carry = start.new_empty(B, H, segments, D)
         ends_kernel[(segments, B * H, tiles)](
             x, carry, a, table, *x.stride()[:3], runs_stride, a_stride, T, H,
-            CHUNK=CHUNK, GAIN=gain, num_warps=WARPS, **shape,
+            CHUNK=CHUNK, GAIN=gain, num_warps=WARPS, enable_fp_fusion=True, **shape,
         )  # fmt: skip
         carry_kernel[(B * H, tiles)](
-            carry, start, a, table, runs_stride, a_stride, T, H, segments, num_warps=1, **shape
+            carry,
+            start,
+            a,
+            table,
+            runs_stride,
+            a_stride,
+            T,
+            H,
+            segments,
+            num_warps=1,
+            enable_fp_fusion=True,
+            **shape,
         )
     scan_kernel[(segments, B * H, tiles)](
         x, y, start, carry, last, a, table, *x.stride()[:3], *y.stride()[:3],
         runs_stride, a_stride, T, H, halo or 0,
         CHUNK=CHUNK, GAIN=gain, CARRY=halo is None and segments > 1,
         HALF=x.dtype != torch.float32, PRECISION=precision(x.dtype),
-        num_warps=WARPS, num_stages=3, **shape,
+        num_warps=WARPS, enable_fp_fusion=True, num_stages=3, **shape,
     )  # fmt: skip
     return y, last
 

@@ -31,6 +31,7 @@ from kernels.attention.tiles import (
     base_two,
     by_heads,
     dense,
+    key_ranges,
     limits,
     load_rows,
     row_bounds,
@@ -92,24 +93,21 @@ def myopic_kernel(
     slope = 0.0
     if SLOPES:
         slope = tl.load(slopes_ptr + h)
-    if WINDOW or BLOCK or TABLE:
-        left = begin + tl.cdiv(tl.maximum(lo_z - begin, 0), BN) * BN
-        left = tl.minimum(left, begin + tl.cdiv(hi_z - begin, BN) * BN)
+    left, after, middle, right = key_ranges(
+        begin, lo_z, hi_a, hi_z, OWN, BN, WINDOW or BLOCK or TABLE
+    )
+    if OWN and not CAUSAL:  # no tile is sure to be without a row's own key
+        middle = after
+        right = tl.cdiv(tl.maximum(hi_z - after, 0), BN)
+    else:
         dq = query_step(
-            dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, begin, left,
-            t, lo, hi, slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
-        )  # fmt: skip
-        begin = left
-    middle = begin
-    if CAUSAL or not OWN:
-        middle = begin + tl.maximum(hi_a - OWN - begin, 0) // BN * BN
-        dq = query_step(
-            dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, begin, middle,
-            t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
+            dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, after, 0,
+            after, (middle - after) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD,
+            BN, PRECISION,
         )  # fmt: skip
     dq = query_step(
-        dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, middle, hi_z,
-        t, lo, hi, slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+        dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, begin, left,
+        middle, right, t, lo, hi, slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
     )  # fmt: skip
     store_rows(dq_ptr + row, dq * unit, first, stride_dt, T, D, BD, BM)
 

@@ -27,16 +27,17 @@ HEADS = 8  # heads a program walks over
 def turn(
     x_ptr, y_ptr, factors_ptr, stride_xb, stride_xh, stride_xt, stride_yb, stride_yh, stride_yt,
     first, b, h_first, T, H, sign, D: tl.constexpr, BP: tl.constexpr, ROWS: tl.constexpr,
-    HEADS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    HEADS: tl.constexpr, INTERLEAVED: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
     rows = first + tl.arange(0, ROWS)
     pair = tl.arange(0, BP)
     inside = (rows < T)[:, None] & (pair < D // 2)[None, :]
-    place = factors_ptr + rows[:, None].to(tl.int64) * D + 2 * pair[None, :]
-    real = tl.load(place, mask=inside, other=0.0)
-    imaginary = tl.load(place + 1, mask=inside, other=0.0) * sign
     d = tl.arange(0, 2 * BP)
     inside_d = (rows < T)[:, None] & (d < D)[None, :]
+    place = factors_ptr + rows[:, None].to(tl.int64) * D + d[None, :]
+    table = tl.load(place, mask=inside_d, other=0.0)
+    real, imaginary = tl.split(tl.reshape(table, (ROWS, BP, 2)))
+    imaginary *= sign
     for h in range(h_first, tl.minimum(h_first + HEADS, H)):
         x = x_ptr + b * stride_xb + h * stride_xh + rows[:, None].to(tl.int64) * stride_xt
         y = y_ptr + b * stride_yb + h * stride_yh + rows[:, None].to(tl.int64) * stride_yt
@@ -48,7 +49,7 @@ def turn(
             two = tl.load(x + (pair + D // 2)[None, :], mask=inside, other=0.0).to(tl.float32)
         new_one = one * real - two * imaginary
         new_two = two * real + one * imaginary
-        if INTERLEAVED:
+        if NEIGHBOURS:
             both = tl.reshape(tl.join(new_one, new_two), (ROWS, 2 * BP))
             tl.store(y + d[None, :], both.to(y_ptr.dtype.element_ty), mask=inside_d)
         else:
@@ -61,9 +62,11 @@ def rotate_kernel(
     q_ptr, k_ptr, q_out_ptr, k_out_ptr, q_factors_ptr, k_factors_ptr, stride_qb, stride_qh,
     stride_qt, stride_kb, stride_kh, stride_kt, stride_ub, stride_uh, stride_ut, stride_wb,
     stride_wh, stride_wt, T, S, H, G, query_tiles, sign, D: tl.constexpr, BP: tl.constexpr,
-    ROWS: tl.constexpr, HEADS: tl.constexpr, INTERLEAVED: tl.constexpr,
+    ROWS: tl.constexpr, HEADS: tl.constexpr, INTERLEAVED: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of q's rows, then of k's; B; groups of heads). sign -1 turns back (the gradient)."""
+    """Grid (tiles of q's rows, then of k's; B; groups of heads). sign -1 turns back (the gradient).
+    Pairs are neighbours or halves apart, as INTERLEAVED says on the way in, NEIGHBOURS on the way out.
+    """
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
     h = tl.program_id(2) * HEADS
@@ -71,20 +74,28 @@ def rotate_kernel(
         turn(
             q_ptr, q_out_ptr, q_factors_ptr, stride_qb, stride_qh, stride_qt, stride_ub, stride_uh,
             stride_ut, tile * ROWS, b, h, T, H, sign, D, BP, ROWS, HEADS, INTERLEAVED,
+            NEIGHBOURS,
         )  # fmt: skip
     else:
         turn(
             k_ptr, k_out_ptr, k_factors_ptr, stride_kb, stride_kh, stride_kt, stride_wb, stride_wh,
             stride_wt, (tile - query_tiles) * ROWS, b, h, S, G, sign, D, BP, ROWS, HEADS,
-            INTERLEAVED,
+            INTERLEAVED, NEIGHBOURS,
         )  # fmt: skip
 
 
 def rotate(
-    q: Tensor, k: Tensor | None, q_factors: Tensor, k_factors: Tensor, layout: str, back: bool
+    q: Tensor,
+    k: Tensor | None,
+    q_factors: Tensor,
+    k_factors: Tensor,
+    layout: str,
+    back: bool,
+    *,
+    neighbours: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(q', k') in the memory layout of attention's output, k' empty without k; back: by the conjugate
-    factors."""
+    factors. neighbours: pairs leave as neighbours, whatever the layout."""
     B, H, T, D = q.shape
     alone = k is None
     q, k = dense(q, q if k is None else k)
@@ -96,7 +107,9 @@ def rotate(
         q, k, q_out, k_out, q_factors.contiguous(), k_factors.contiguous(), *q.stride()[:3],
         *k.stride()[:3], *q_out.stride()[:3], *(q_out if alone else k_out).stride()[:3], T, S, H,
         G, query_tiles, -1.0 if back else 1.0, D=D, BP=padded(D) // 2, ROWS=ROWS, HEADS=HEADS,
-        INTERLEAVED=layout == "interleaved", num_warps=4,
+        INTERLEAVED=layout == "interleaved",
+        NEIGHBOURS=layout == "interleaved" or neighbours,
+        num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return q_out, k_out
 
@@ -125,7 +138,7 @@ def attention_op(
 ) -> Tensor:
     """Attention of rotated q and k: keys turned in one pass, queries inside. Forward only."""
     mask = Mask(is_causal, window, tuple(blocks), lengths, ids)
-    k, _ = rotate(k, None, k_factors, k_factors, layout, False)
+    k, _ = rotate(k, None, k_factors, k_factors, layout, False, neighbours=True)
     tables = tuple(x.contiguous() for x in q_factors)
     return forward(q, k, v, mask, scale, factors=tables, layout=layout)[0]
 

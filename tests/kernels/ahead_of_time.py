@@ -19,6 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 TYPES = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
@@ -56,7 +57,7 @@ def launches(run: Callable[[], Any]) -> list[Launch]:
 
     def record(self, *args, grid, warmup, **kwargs):
         names = [p.name for p in self.params]
-        options = {k: kwargs.pop(k) for k in ("num_warps", "num_stages") if k in kwargs}
+        options = {k: kwargs.pop(k) for k in OPTIONS if k in kwargs}
         seen.append(Launch(self, dict(zip(names, args)) | kwargs, options))
 
     original = JITFunction.run
