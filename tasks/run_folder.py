@@ -142,12 +142,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
     Raises UserError where a key that has no default was not given.
     """
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        if not key.startswith("hydra"):
-            raise UserError(f"{key}: is needed and has no default; give {key}=…")
-    content = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True
-    )
+    own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    for key in sorted(OmegaConf.missing_keys(own)):
+        raise UserError(f"{key}: is needed and has no default; give {key}=…")
+    content = OmegaConf.to_container(own, resolve=True)
     assert isinstance(content, dict)
     return content  # type: ignore[return-value]
 
