@@ -110,13 +110,12 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def upload_report(paths: dict[str, Path], *, logger: dict[str, Any], group: str) -> bool:
+def upload_report(paths: dict[str, Path], *, settings: dict[str, Any], group: str) -> bool:
     """The comparison as an artifact of the sweep's group, where wandb is in use and on line.
 
-    logger: the config's logger section. True where it was uploaded.
+    settings: those of the config's wandb logger. True where it was uploaded.
     """
-    settings = logger.get("wandb")
-    if settings is None or settings.get("offline") or not can_go_online():
+    if settings.get("offline") or not can_go_online():
         return False
     import wandb
 

@@ -73,7 +73,7 @@ class Comparison(Callback):
             say(f"comparison: {path}")
         logger = OmegaConf.to_container(config.get("logger") or OmegaConf.create(), resolve=False)
         if isinstance(logger, dict) and "wandb" in logger:
-            upload_report(written, logger=logger, group=folder.name)
+            upload_report(written, settings=logger["wandb"], group=folder.name)
         if failed:
             lines = "".join(f"\n  {folder / name}: {error}" for name, error in failed.items())
             say(f"error: {len(failed)} of {len(runs)} runs did not finish{lines}")

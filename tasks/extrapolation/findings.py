@@ -42,9 +42,9 @@ class Findings:
             self.results[f"test/ppl@{at}"] = of.perplexity()
             self.results[f"test/bits_per_byte@{at}"] = of.bits_per_byte
             self.results[f"test/late_ppl@{at}"] = of.perplexity(last=min(length, late))
-            x, y = self._by_length.setdefault(_label(suffix), ([], []))
-            x.append(length)
-            y.append(of.perplexity())
+            lengths, perplexities = self._by_length.setdefault(_label(suffix), ([], []))
+            lengths.append(length)
+            perplexities.append(of.perplexity())
         for suffix in dict.fromkeys(suffix for _, suffix in losses):
             longest = max(length for length, other in losses if other == suffix)
             x, y = losses[longest, suffix].by_position()

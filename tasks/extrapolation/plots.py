@@ -70,8 +70,8 @@ def plot_perplexity(
     value_axis(left, min(values) * 0.97, max(values) * 1.05)
     left.set(xlabel="length of the segment (tokens)", ylabel="perplexity, all positions")
     left.legend(frameon=False, fontsize=8)
-    for (label, (x, y)), colour in zip(by_position.items(), COLOURS):
-        right.plot(x, y, lw=1.5, color=colour, label=label)
+    for (label, (position, y)), colour in zip(by_position.items(), COLOURS):
+        right.plot(position, y, lw=1.5, color=colour, label=label)
     length_axis(right, lengths, N)
     values = [v for _, y in by_position.values() for v in y if np.isfinite(v)]
     value_axis(right, min(values) * 0.95, max(values) * 1.05)

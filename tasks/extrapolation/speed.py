@@ -120,9 +120,9 @@ def _growth(job: Job, device: torch.device) -> float | None:
         return (torch.cuda.max_memory_allocated(device) - before) / _MB
     if not _reset_peak():
         return None
-    before = _resident("VmRSS")
+    resident = _resident("VmRSS")
     job()
-    return max(0.0, _resident("VmHWM") - before)
+    return max(0.0, _resident("VmHWM") - resident)
 
 
 def _reset_peak() -> bool:

@@ -66,7 +66,7 @@ def read_sweep(folder: Path) -> Sweep:
             )
         schemes[name] = Scheme(name, variant)
     lengths = sorted({length for run in runs for length in _lengths(run.results)})
-    return Sweep(int(trained.pop()), lengths, schemes)  # type: ignore[arg-type]
+    return Sweep(int(str(trained.pop())), lengths, schemes)
 
 
 def _lengths(results: dict[str, float]) -> set[int]:
