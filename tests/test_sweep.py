@@ -85,7 +85,9 @@ def test_wandb_runs_offline_in_one_group_a_run_each(train, tmp_path):
 
 
 def test_a_tasks_curves_are_logged_as_wandb_tables(train, tmp_path):
-    run = train("model=nope", "task=extrapolation", "max_steps=2", "task.speed=false", "logger=wandb")
+    run = train(
+        "model=nope", "task=extrapolation", "max_steps=2", "task.speed=false", "logger=wandb"
+    )
     assert run.code == 0, run.err
     folder = next((run.folder / "wandb").glob("offline-run-*"))
     found = offline_run(next(folder.glob("run-*.wandb")))
