@@ -77,18 +77,16 @@ def store_rows(base, x, start, stride, limit, D: tl.constexpr, BD: tl.constexpr,
 
 @triton.jit
 def key_ranges(begin, lo_z, hi_a, hi_z, spare, BN: tl.constexpr, LEFT: tl.constexpr):
-    """Tiles of BN keys from `begin`: `left` of them that some rows do not see at the low end, then up
-    to key `middle` those that every row sees, then the rest: (left, after, middle, right).
+    """(after, middle): tiles of BN keys from `begin` to `after` hold keys that some rows do not see
+    at the low end, those up to `middle` every row sees whole, the rest end in keys not seen.
 
     spare: keys before hi_a to count as not seen. LEFT: the mask has a low end at all.
     """
-    left = 0
+    after = begin
     if LEFT:
-        left = tl.cdiv(tl.maximum(lo_z - begin, 0), BN)
-        left = tl.minimum(left, tl.cdiv(hi_z - begin, BN))
-    after = begin + left * BN
-    middle = after + tl.maximum(hi_a - spare - after, 0) // BN * BN
-    return left, after, middle, tl.cdiv(tl.maximum(hi_z - middle, 0), BN)
+        tiles = tl.cdiv(tl.maximum(lo_z - begin, 0), BN)
+        after = begin + tl.minimum(tiles, tl.cdiv(hi_z - begin, BN)) * BN
+    return after, after + tl.maximum(hi_a - spare - after, 0) // BN * BN
 
 
 @triton.jit
@@ -171,6 +169,21 @@ def by_heads(B: int, H: int, T: int, D: int, like: Tensor) -> Tensor:
 
 def precision(dtype: torch.dtype) -> str:
     return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def per_query_head(k_BGSD: Tensor, H: int) -> Tensor:
+    """Room for the gradient of k from each of H query heads: its own dtype where none is shared."""
+    B, G, S, D = k_BGSD.shape
+    like = k_BGSD if G == H else k_BGSD.new_empty(0, dtype=torch.float32)
+    return by_heads(B, H, S, D, like)
+
+
+def shared(dk_BHSD: Tensor, G: int, dtype: torch.dtype) -> Tensor:
+    """The gradient of G key heads: the sum over the query heads that share each."""
+    if dk_BHSD.shape[1] == G:
+        return dk_BHSD
+    summed = dk_BHSD.unflatten(1, (G, -1)).sum(2).to(dtype)
+    return summed.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def shape_of(tile: Tiles, D: int, dtype: torch.dtype) -> dict:

@@ -70,14 +70,12 @@ def load_rotated(
 
 @triton.jit
 def attend(
-    acc, m, l, q, k_ptr, v_ptr, stride_k, stride_v, begin, left, second, right, t, lo, hi, slope,
+    acc, m, l, q, k_ptr, v_ptr, stride_k, stride_v, begin, end, t, lo, hi, slope,
     scale, S, MASKED: tl.constexpr, SELF: tl.constexpr, SLOPES: tl.constexpr, D: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over `left` tiles of keys from `begin` and `right` tiles from `second`, one
-    loop for both. SELF: a row's own key is hidden."""
-    for i in tl.range(0, left + right):
-        start = tl.where(i < left, begin, second - left * BN) + i * BN
+    """The online softmax over keys begin .. end - 1. SELF: a row's own key is hidden."""
+    for start in tl.range(begin, end, BN):
         k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, MASKED)
         s = start + tl.arange(0, BN)
         qk = tl.dot(q, tl.trans(k), input_precision=PRECISION)
@@ -195,25 +193,27 @@ def forward_kernel(
         if PREVIOUS == 1:
             begin = (first + S - T) // block * block
             acc, m, l = attend(
-                acc, m, l, q_previous, k_ptr, v_ptr, stride_ks, stride_vs, lo_a, 0, lo_a,
-                (begin - lo_a) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN,
-                PRECISION,
+                acc, m, l, q_previous, k_ptr, v_ptr, stride_ks, stride_vs, lo_a, begin, t, lo, hi,
+                slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
             )  # fmt: skip
-        left, after, middle, right = key_ranges(
+        after, middle = key_ranges(
             begin, lo_z, hi_a, hi_z, OWN, BN, PREVIOUS == 0 and (WINDOW or BLOCK or TABLE)
         )
         if OWN and not CAUSAL:  # no tile is sure to be without a row's own key
             middle = after
-            right = tl.cdiv(tl.maximum(hi_z - after, 0), BN)
-        else:
+        if PREVIOUS == 0 and (WINDOW or BLOCK or TABLE):
             acc, m, l = attend(
-                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, after, 0, after,
-                (middle - after) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN,
-                PRECISION,
+                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, after, t, lo, hi, slope,
+                scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+            )  # fmt: skip
+        if CAUSAL or not OWN:
+            acc, m, l = attend(
+                acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, after, middle, t, lo, hi, slope,
+                scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
             )  # fmt: skip
         acc, m, l = attend(
-            acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, middle, right, t, lo, hi,
-            slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+            acc, m, l, q, k_ptr, v_ptr, stride_ks, stride_vs, middle, hi_z, t, lo, hi, slope,
+            scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
         )  # fmt: skip
     total = tl.where(l == 0.0, 1.0, l)
     out_ptr += b * stride_ob + h * stride_oh

@@ -34,8 +34,10 @@ from kernels.attention.tiles import (
     limits,
     load_rows,
     padded,
+    per_query_head,
     row_bounds,
     shape_of,
+    shared,
     store_rows,
     tiles,
 )
@@ -76,11 +78,11 @@ def key_kernel(
     WINDOW: tl.constexpr, BLOCK: tl.constexpr, TABLE: tl.constexpr, SLOPES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of a tile of keys, over every query head that shares them; grid (key tiles, B * G)."""
+    """dk and dv of a tile of keys from one query head: (B, H, S, D); grid (key tiles, B * H)."""
     start = tl.program_id(0) * BN
-    G = H // ratio
-    b = (tl.program_id(1) // G).to(tl.int64)
-    g = tl.program_id(1) % G
+    b = (tl.program_id(1) // H).to(tl.int64)
+    h = tl.program_id(1) % H
+    g = h // ratio
     lo_ptr += b * table_stride
     hi_ptr += b * table_stride
     s = start + tl.arange(0, BN)
@@ -118,31 +120,28 @@ def key_kernel(
     rising = first_a + above * BM
     steady = rising + tl.maximum(tl.minimum(end_a, T) - rising, 0) // BM * BM
     below = tl.cdiv(tl.maximum(end_z - steady, 0), BM)
-    for i in range(0, ratio):
-        h = g * ratio + i
-        head = b * H + h
-        q_head = q_ptr + b * stride_qb + h * stride_qh
-        grad_head = grad_ptr + b * stride_gb + h * stride_gh
-        lse_head = lse_ptr + head * room
-        delta_head = delta_ptr + head * room
-        slope = 0.0
-        if SLOPES:
-            slope = tl.load(slopes_ptr + h)
-        for first in tl.range(rising, steady, BM):
-            dk, dv, _ = key_step(
-                dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
-                stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, False, False,
-                CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
-            )  # fmt: skip
-        for n in tl.range(0, above + below):
-            first = tl.where(n < above, first_a, steady - above * BM) + n * BM
-            dk, dv, _ = key_step(
-                dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
-                stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, True, True,
-                CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
-            )  # fmt: skip
-    store_rows(dk_ptr + b * stride_db + g * stride_dh, dk * unit, start, stride_ds, S, D, BD, BN)
-    store_rows(dv_ptr + b * stride_db + g * stride_dh, dv, start, stride_ds, S, D, BD, BN)
+    q_head = q_ptr + b * stride_qb + h * stride_qh
+    grad_head = grad_ptr + b * stride_gb + h * stride_gh
+    lse_head = lse_ptr + tl.program_id(1).to(tl.int64) * room
+    delta_head = delta_ptr + tl.program_id(1).to(tl.int64) * room
+    slope = 0.0
+    if SLOPES:
+        slope = tl.load(slopes_ptr + h)
+    for first in tl.range(rising, steady, BM):
+        dk, dv, _ = key_step(
+            dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
+            stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, False, False,
+            CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
+        )  # fmt: skip
+    for n in tl.range(0, above + below):
+        first = tl.where(n < above, first_a, steady - above * BM) + n * BM
+        dk, dv, _ = key_step(
+            dk, dv, k, v, s, q_head, grad_head, lse_head, delta_head, lo_ptr, hi_ptr,
+            stride_qt, stride_gt, first, T, T, S, window, block, slope, scale, True, True,
+            CAUSAL, WINDOW, BLOCK, TABLE, SLOPES, D, BD, BM, PRECISION,
+        )  # fmt: skip
+    store_rows(dk_ptr + b * stride_db + h * stride_dh, dk * unit, start, stride_ds, S, D, BD, BN)
+    store_rows(dv_ptr + b * stride_db + h * stride_dh, dv, start, stride_ds, S, D, BD, BN)
 
 
 @triton.jit
@@ -180,17 +179,19 @@ def query_kernel(
     if SLOPES:
         slope = tl.load(slopes_ptr + h)
     dq = tl.zeros([BM, BD], tl.float32)
-    left, after, middle, right = key_ranges(
-        begin, lo_z, hi_a, hi_z, 0, BN, WINDOW or BLOCK or TABLE
-    )
+    after, middle = key_ranges(begin, lo_z, hi_a, hi_z, 0, BN, WINDOW or BLOCK or TABLE)
+    if WINDOW or BLOCK or TABLE:
+        dq = query_step(
+            dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, begin, after, t, lo, hi,
+            slope, scale, S, True, False, SLOPES, D, BD, BN, PRECISION,
+        )  # fmt: skip
     dq = query_step(
-        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, after, 0, after,
-        (middle - after) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN,
-        PRECISION,
+        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, after, middle, t, lo, hi,
+        slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
     )  # fmt: skip
     dq = query_step(
-        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, begin, left, middle, right, t,
-        lo, hi, slope, scale, S, True, False, SLOPES, D, BD, BN, PRECISION,
+        dq, q, grad, lse, delta, k_ptr, v_ptr, stride_ks, stride_vs, middle, hi_z, t, lo, hi,
+        slope, scale, S, True, False, SLOPES, D, BD, BN, PRECISION,
     )  # fmt: skip
     store_rows(dq_ptr + b * stride_db + h * stride_dh, dq * unit, first, stride_dt, T, D, BD, BM)
 
@@ -226,10 +227,10 @@ def backward(
     q_previous: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of q, k, v and q_previous."""
-    B, G, S = k.shape[:3]
+    (B, H), S = q.shape[:2], k.shape[2]
     rows = row_sums(out, lse, grad_out, grad_lse)
     saved = (grad_out, q, k, v, rows, mask, scale, slopes)
-    blocks = B * G * -(-S // mask.block) if mask.is_plain_blockwise and mask.block else 0
+    blocks = B * H * -(-S // mask.block) if mask.is_plain_blockwise and mask.block else 0
     if q_previous is not None or blocks >= ENOUGH:
         return by_blocks(*saved, q_previous)
     dk, dv = by_keys(*saved)
@@ -255,7 +256,7 @@ def by_keys(grad_out, q, k, v, rows, mask, scale, slopes) -> tuple[Tensor, Tenso
     """dk and dv, each tile of keys by one program."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     q, k, v, grad_out = dense(q, k, v, grad_out)
-    dk, dv = by_heads(B, G, S, D, k), by_heads(B, G, S, D, v)
+    dk, dv = per_query_head(k, H), per_query_head(v, H)
     limit = limits(mask, T, S, q)
     first_row = end_row = limit.lo
     if limit.flags["TABLE"]:
@@ -264,7 +265,7 @@ def by_keys(grad_out, q, k, v, rows, mask, scale, slopes) -> tuple[Tensor, Tenso
         first_row = torch.searchsorted(limit.hi, keys, right=True, out_int32=True)
         end_row = torch.searchsorted(limit.lo, keys, right=True, out_int32=True)
     tile = tiles(KEYS, WIDE, D, q.dtype)
-    key_kernel[(triton.cdiv(S, tile.BN), B * G)](
+    key_kernel[(triton.cdiv(S, tile.BN), B * H)](
         q, k, v, grad_out, rows[0], rows[1], dk, dv, base_two(slopes, scale, q), limit.lo,
         limit.hi, first_row, end_row, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         *grad_out.stride()[:3], *dk.stride()[:3], limit.table_stride,
@@ -272,7 +273,7 @@ def by_keys(grad_out, q, k, v, rows, mask, scale, slopes) -> tuple[Tensor, Tenso
         limit.block, scale * LOG2E, scale, SLOPES=slopes is not None,
         **shape_of(tile, D, q.dtype), **limit.flags,
     )  # fmt: skip
-    return dk, dv
+    return shared(dk, G, k.dtype), shared(dv, G, v.dtype)
 
 
 def by_queries(grad_out, q, k, v, rows, mask, scale, slopes) -> Tensor:

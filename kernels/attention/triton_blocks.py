@@ -16,9 +16,10 @@ from kernels.attention.tiles import (
     Tiles,
     alike,
     base_two,
-    by_heads,
     dense,
+    per_query_head,
     shape_of,
+    shared,
     tiles,
 )
 from kernels.attention.triton_steps import WIDE, key_step
@@ -44,15 +45,16 @@ def block_kernel(
     stride_ds, T, S, H, ratio, room, delta_gap, previous_gap, block, scale, unit, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All gradients that a block of keys gives rise to; grid (blocks of keys, B * G).
+    """All gradients that a block of keys gives rise to; grid (blocks of keys, B * H).
 
     dq: float32 (2, B, T, H, D), what rows hear from their own block, then from the previous one.
     Tiles of keys go in order, and a row's first tile is its block's first: it writes, later ones add.
     """
     begin = tl.program_id(0) * block
-    G = H // ratio
-    b = (tl.program_id(1) // G).to(tl.int64)
-    g = tl.program_id(1) % G
+    b = (tl.program_id(1) // H).to(tl.int64)
+    h = tl.program_id(1) % H
+    g = h // ratio
+    head = tl.program_id(1).to(tl.int64)
     shift = S - T
     end = tl.minimum(begin + block, S)
     own_end = end - shift  # rows of this block end here, and those of the next there
@@ -74,30 +76,27 @@ def block_kernel(
         next_begin = tl.maximum(end - shift, 0)
         own_tiles = tl.cdiv(tl.maximum(own_end - own_begin, 0), BM)
         next_tiles = tl.cdiv(tl.maximum(next_end - next_begin, 0), BM)
-        for i in range(0, ratio):
-            h = g * ratio + i
-            head = b * H + h
-            query = b * stride_qb + h * stride_qh
-            grad_head = grad_ptr + b * stride_gb + h * stride_gh
-            slope = 0.0
-            if SLOPES:
-                slope = tl.load(slopes_ptr + h)
-            for tile in tl.range(0, own_tiles + next_tiles):
-                own = tile < own_tiles
-                begin_rows = tl.where(own, own_begin, next_begin)
-                end_rows = tl.where(own, own_end, next_end)
-                first = begin_rows + (tile - tl.where(own, 0, own_tiles)) * BM
-                q_head = tl.where(own, q_ptr, previous_ptr) + query
-                dq_head = dq_ptr + (b * T * H + h) * D + tl.where(own, 0, previous_gap)
-                dk, dv, ds = key_step(
-                    dk, dv, k, v, s, q_head, grad_head, lse_ptr + head * room,
-                    lse_ptr + delta_gap + head * room, q_ptr, q_ptr, stride_qt, stride_gt, first, end_rows, T, S, block, block, slope, scale,
-                    True, True, True, False, False, False, SLOPES, D, BD, BM, PRECISION,
-                )  # fmt: skip
-                dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION) * unit  # transposed
-                add_rows(dq_head, dq, first, H * D, end_rows, start - begin, D, BD, BM)
-            tl.debug_barrier()
-        place = b * stride_db + g * stride_dh + row * stride_ds + d[None, :]
+        query = b * stride_qb + h * stride_qh
+        grad_head = grad_ptr + b * stride_gb + h * stride_gh
+        slope = 0.0
+        if SLOPES:
+            slope = tl.load(slopes_ptr + h)
+        for tile in tl.range(0, own_tiles + next_tiles):
+            own = tile < own_tiles
+            begin_rows = tl.where(own, own_begin, next_begin)
+            end_rows = tl.where(own, own_end, next_end)
+            first = begin_rows + (tile - tl.where(own, 0, own_tiles)) * BM
+            q_head = tl.where(own, q_ptr, previous_ptr) + query
+            dq_head = dq_ptr + (b * T * H + h) * D + tl.where(own, 0, previous_gap)
+            dk, dv, ds = key_step(
+                dk, dv, k, v, s, q_head, grad_head, lse_ptr + head * room,
+                lse_ptr + delta_gap + head * room, q_ptr, q_ptr, stride_qt, stride_gt, first, end_rows, T, S, block, block, slope, scale,
+                True, True, True, False, False, False, SLOPES, D, BD, BM, PRECISION,
+            )  # fmt: skip
+            dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION) * unit  # transposed
+            add_rows(dq_head, dq, first, H * D, end_rows, start - begin, D, BD, BM)
+        tl.debug_barrier()
+        place = b * stride_db + h * stride_dh + row * stride_ds + d[None, :]
         tl.store(dv_ptr + place, dv.to(dv_ptr.dtype.element_ty), mask=keep)
         tl.store(dk_ptr + place, (dk * unit).to(dk_ptr.dtype.element_ty), mask=keep)
 
@@ -126,17 +125,18 @@ def by_blocks(
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     k, v, grad_out = dense(k, v, grad_out)
     q, previous = alike(q, q if q_previous is None else q_previous)
-    dk, dv = by_heads(B, G, S, D, k), by_heads(B, G, S, D, v)
+    dk, dv = per_query_head(k, H), per_query_head(v, H)
     dq, dprevious = rows.new_empty(2, B, T, H, D).transpose(2, 3)
     block = mask.block or S
     dprevious[:, :, : max(0, block - (S - T))] = 0.0  # the first block has none before it
     tile = tiles(BLOCKS, WIDE, D, q.dtype)
-    block_kernel[(triton.cdiv(S, block), B * G)](
+    block_kernel[(triton.cdiv(S, block), B * H)](
         q, previous, k, v, grad_out, rows, dq, dk, dv,
         base_two(slopes, scale, q), *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         *grad_out.stride()[:3], *dk.stride()[:3], T, S, H, H // G, rows.shape[-1],
         rows.stride(0), dq.numel(), block, scale * LOG2E, scale, SLOPES=slopes is not None, **shape_of(tile, D, q.dtype),
     )  # fmt: skip
+    dk, dv = shared(dk, G, k.dtype), shared(dv, G, v.dtype)
     if q_previous is None:
         return dq.add_(dprevious).to(q.dtype), dk, dv, None
     return dq.to(q.dtype), dk, dv, dprevious.to(q.dtype)

@@ -45,14 +45,13 @@ def key_step(
 
 @triton.jit
 def query_step(
-    dq, q, grad, lse, delta, k_ptr, v_ptr, stride_k, stride_v, begin, left, second, right, t, lo, hi, slope,
+    dq, q, grad, lse, delta, k_ptr, v_ptr, stride_k, stride_v, begin, end, t, lo, hi, slope,
     scale, S, MASKED: tl.constexpr, SELF: tl.constexpr, SLOPES: tl.constexpr, D: tl.constexpr,
     BD: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of a tile of queries over `left` tiles of keys from `begin` and `right` from `second`: three
-    matmuls a tile. SELF: a row's own key is hidden."""
-    for i in tl.range(0, left + right):
-        start = tl.where(i < left, begin, second - left * BN) + i * BN
+    """dq of a tile of queries over keys begin .. end - 1: three matmuls a tile. SELF: a row's own key
+    is hidden."""
+    for start in tl.range(begin, end, BN):
         k = load_rows(k_ptr, start, stride_k, S, D, BD, BN, MASKED)
         v = load_rows(v_ptr, start, stride_v, S, D, BD, BN, MASKED)
         s = start + tl.arange(0, BN)

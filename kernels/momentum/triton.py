@@ -258,7 +258,8 @@ def scan(
         runs_stride, a_stride, T, H, halo or 0,
         CHUNK=CHUNK, GAIN=gain, CARRY=halo is None and segments > 1,
         HALF=x.dtype != torch.float32, PRECISION=precision(x.dtype),
-        num_warps=WARPS, enable_fp_fusion=True, num_stages=3, **shape,
+        num_warps=WARPS if runs is None else 2 * WARPS, num_stages=3, enable_fp_fusion=True,
+        **shape,
     )  # fmt: skip
     return y, last
 

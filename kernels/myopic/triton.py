@@ -34,8 +34,10 @@ from kernels.attention.tiles import (
     key_ranges,
     limits,
     load_rows,
+    per_query_head,
     row_bounds,
     shape_of,
+    shared,
     store_rows,
     tiles,
 )
@@ -93,21 +95,22 @@ def myopic_kernel(
     slope = 0.0
     if SLOPES:
         slope = tl.load(slopes_ptr + h)
-    left, after, middle, right = key_ranges(
-        begin, lo_z, hi_a, hi_z, OWN, BN, WINDOW or BLOCK or TABLE
-    )
+    after, middle = key_ranges(begin, lo_z, hi_a, hi_z, OWN, BN, WINDOW or BLOCK or TABLE)
     if OWN and not CAUSAL:  # no tile is sure to be without a row's own key
         middle = after
-        right = tl.cdiv(tl.maximum(hi_z - after, 0), BN)
-    else:
+    if WINDOW or BLOCK or TABLE:
         dq = query_step(
-            dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, after, 0,
-            after, (middle - after) // BN, t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD,
-            BN, PRECISION,
+            dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, begin, after,
+            t, lo, hi, slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+        )  # fmt: skip
+    if CAUSAL or not OWN:
+        dq = query_step(
+            dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, after, middle,
+            t, lo, hi, slope, scale, S, False, False, SLOPES, D, BD, BN, PRECISION,
         )  # fmt: skip
     dq = query_step(
-        dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, begin, left,
-        middle, right, t, lo, hi, slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
+        dq, q, grad, lse, delta, k_ptr + key, v_ptr + value, stride_ks, stride_vs, middle, hi_z, t,
+        lo, hi, slope, scale, S, True, OWN, SLOPES, D, BD, BN, PRECISION,
     )  # fmt: skip
     store_rows(dq_ptr + row, dq * unit, first, stride_dt, T, D, BD, BM)
 
@@ -140,8 +143,7 @@ def backward(
     v, past_v = alike(v, past_v)
     q, grad_out = dense(q, grad_out)
     dq = by_heads(B, H, T, D, q)
-    wide = q if H == G else q.new_empty(0, dtype=torch.float32)
-    dk, dv = by_heads(B, H, T, D, wide), by_heads(B, H, T, D, wide)
+    dk, dv = per_query_head(k[:, :, S - T :], H), per_query_head(v[:, :, S - T :], H)
     limit = limits(mask, T, S, q)
     tile = tiles(TILES, WIDE, D, q.dtype)
     myopic_kernel[(triton.cdiv(T, tile.BM), B * H)](
@@ -151,11 +153,10 @@ def backward(
         H // G, limit.window, limit.block, scale * LOG2E, scale, SLOPES=slopes is not None,
         OWN=past is not None, **shape_of(tile, D, q.dtype), **limit.flags,
     )  # fmt: skip
-    if H > G:
-        dk, dv = (x.unflatten(1, (G, -1)).sum(2) for x in (dk, dv))
+    dk, dv = shared(dk, G, k.dtype), shared(dv, G, v.dtype)
     if T < S:  # keys before the queries hear from no one
         dk, dv = (torch.nn.functional.pad(x, (0, 0, S - T, 0)) for x in (dk, dv))
-    return dq, dk.to(k.dtype), dv.to(v.dtype)
+    return dq, dk, dv
 
 
 @torch.library.custom_op("transformer_zoo::myopic_triton", mutates_args=())
