@@ -95,9 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run = load_run(options.run, checkpoint=options.checkpoint, device=options.device)
-        eos = run.tokenizer.eos  # stands before each document: what a text begins with, and ends at
+        # eos stands before each document: what a text begins with, and ends at.
+        eos = getattr(run.tokenizer, "eos", None)
         start = [] if eos is None else [eos]
-        prompt = torch.tensor([start + run.tokenizer.encode(options.prompt).tolist()])
+        prompt = torch.tensor([start + [int(t) for t in run.tokenizer.encode(options.prompt)]])
+        if not prompt.numel():
+            raise ValueError("--prompt: is empty; give at least one character")
         generator = torch.Generator(options.device).manual_seed(options.seed)
         print(options.prompt, end="", flush=True)
         tokens: list[int] = []

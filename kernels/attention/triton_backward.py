@@ -203,6 +203,7 @@ KEYS = {
     128: Tiles(32, 128, 8, 2),
     256: Tiles(32, 64, 8, 1),
 }
+KEYS_SLOPED = KEYS | {128: Tiles(32, 64, 4, 2)}  # ALiBi's distances take registers
 QUERIES = {
     16: Tiles(128, 64, 8, 3),
     32: Tiles(128, 64, 8, 3),
@@ -264,7 +265,7 @@ def by_keys(grad_out, q, k, v, rows, mask, scale, slopes) -> tuple[Tensor, Tenso
         # Rows whose hi is at most s come before the first that sees s; lo likewise ends them.
         first_row = torch.searchsorted(limit.hi, keys, right=True, out_int32=True)
         end_row = torch.searchsorted(limit.lo, keys, right=True, out_int32=True)
-    tile = tiles(KEYS, WIDE, D, q.dtype)
+    tile = tiles(KEYS if slopes is None else KEYS_SLOPED, WIDE, D, q.dtype)
     key_kernel[(triton.cdiv(S, tile.BN), B * H)](
         q, k, v, grad_out, rows[0], rows[1], dk, dv, base_two(slopes, scale, q), limit.lo,
         limit.hi, first_row, end_row, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
