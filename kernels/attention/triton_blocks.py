@@ -139,4 +139,4 @@ def by_blocks(
     dk, dv = shared(dk, G, k.dtype), shared(dv, G, v.dtype)
     if q_previous is None:
         return dq.add_(dprevious).to(q.dtype), dk, dv, None
-    return dq.to(q.dtype), dk, dv, dprevious.to(q.dtype)
+    return dq.to(q.dtype), dk, dv, dprevious.to(q.dtype, copy=True)

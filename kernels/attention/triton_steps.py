@@ -21,8 +21,7 @@ def key_step(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Query rows first .. first + BM - 1 (short of `end`) for one tile of keys: dk, dv and ds (keys,
-    queries). MASKED: rows may end inside the tile; past the end q and dO are 0, and so is all that
-    they add. INTERVAL: the mask must be consulted."""
+    queries). MASKED: rows may end inside the tile. INTERVAL: the mask must be consulted."""
     rows = first + tl.arange(0, BM)
     q = load_rows(q_ptr, first, stride_qt, end, D, BD, BM, MASKED)
     grad = load_rows(grad_ptr, first, stride_gt, end, D, BD, BM, MASKED)
@@ -35,6 +34,7 @@ def key_step(
     p = tl.math.exp2(e * scale - lse[None, :])
     if INTERVAL:
         lo, hi = row_bounds(rows, lo_ptr, hi_ptr, T, S, window, block, CAUSAL, WINDOW, BLOCK, TABLE)
+        hi = tl.where(rows < end, hi, 0)
         p = tl.where((s[:, None] >= lo[None, :]) & (s[:, None] < hi[None, :]), p, 0.0)
     dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision=PRECISION)
     dp = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
