@@ -1,9 +1,9 @@
-"""Runs every Triton kernel in Triton's interpreter, on CPU tensors, and prints its errors as JSON.
+"""Every Triton kernel against the float64 reference of its operation, forward and every gradient.
 
-A program of its own because TRITON_INTERPRET must be set before kernels are imported, and then the
-compiler is gone: `TRITON_INTERPRET=1 python interpreted.py`. Each case compares the kernels, forward
-and every gradient, with the float64 reference of the same operation: the error of each output is the
-largest absolute difference over the largest absolute value.
+Each case gives the error of each output: the largest absolute difference over the largest absolute
+value. test_gpu.py runs them on a device, test_interpreter.py in Triton's interpreter on CPU tensors.
+The latter needs a program of its own, `TRITON_INTERPRET=1 python triton_cases.py`, which prints the
+errors as JSON: the variable must be set before kernels are imported, and then the compiler is gone.
 """
 
 import json
@@ -26,6 +26,7 @@ from kernels.momentum.op import momentum
 from kernels.myopic.op import myopic_attention
 from kernels.xpos.op import xpos, xpos_attention
 
+DEVICE = "cpu"
 S = 70
 IDS = torch.tensor([3, 20, 1, 30, 16]).repeat_interleave(torch.tensor([3, 20, 1, 30, 16]))
 IDS = torch.stack([IDS, IDS.flip(0)])
@@ -53,7 +54,7 @@ def errors(run: Callable[..., tuple], inputs: Inputs, dtype: torch.dtype) -> lis
     upstream = None
     for impl, tensors in (("triton", low), ("reference", high)):
         outs = run(impl, *tensors)
-        upstream = upstream or [torch.randn_like(x) for x in outs]
+        upstream = upstream or [torch.randn(x.shape).to(x) for x in outs]
         taken = [g.to(x.dtype) for g, x in zip(upstream, outs)]
         grads = torch.autograd.grad(outs, tensors, taken, allow_unused=True)
         found.append([x for x in (*outs, *grads) if x is not None])
@@ -66,13 +67,13 @@ def _error(got: Tensor, want: Tensor) -> float:
 
 
 def heads(n: int, length: int, D: int = 16, B: int = 1) -> Tensor:
-    return torch.randn(B, length, n, D).transpose(1, 2)
+    return torch.randn(B, length, n, D).to(DEVICE).transpose(1, 2)
 
 
 def attend(mask, dtype=torch.float32, *, T=S, H=2, G=1, D=16, slopes=False, previous=False):
     mask = MASKS[mask]
     B = mask.batch or 1
-    steep = SLOPES if slopes else None
+    steep = SLOPES.to(DEVICE) if slopes else None
 
     def run(impl, q, k, v, q_previous=None):
         return attention(
@@ -98,7 +99,7 @@ def shortsighted(mask, dtype=torch.float32, *, T=S, H=2, G=1, frozen=False, slop
     mask = MASKS[mask]
     B = mask.batch or 1
     past = [heads(G, S, B=B).to(dtype) for _ in range(2)]
-    steep = SLOPES if slopes else None
+    steep = SLOPES.to(DEVICE) if slopes else None
 
     def run(impl, q, k, v):
         states = tuple(x.to(q.dtype) for x in past) if frozen else None
@@ -108,9 +109,9 @@ def shortsighted(mask, dtype=torch.float32, *, T=S, H=2, G=1, frozen=False, slop
 
 
 def sums(T, eta, dtype=torch.float32, *, packed=False):
-    ids = IDS if packed else None
+    ids = IDS.to(DEVICE) if packed else None
     B = 2 if packed else 1
-    state = torch.randn(B, 2, 16)
+    state = torch.randn(B, 2, 16).to(DEVICE)
 
     def run(impl, v, eta=eta):
         return momentum(v, eta, state=state.to(v.dtype).float(), documents=ids, impl=impl)
@@ -119,7 +120,7 @@ def sums(T, eta, dtype=torch.float32, *, packed=False):
     if not learned:  # as float32 holds it
         eta = float(torch.tensor(eta))
         return errors(lambda impl, v: run(impl, v, eta), [heads(2, T, B=B)], dtype)
-    return errors(run, [heads(2, T, B=B), eta], dtype)
+    return errors(run, [heads(2, T, B=B), eta.to(DEVICE)], dtype)
 
 
 def turned(layout, D, dtype=torch.float32):
@@ -183,8 +184,8 @@ def contracts() -> list[float]:
     """Fake kernels give the shapes and strides that the real ones do, grouped heads included."""
     ops = torch.ops.transformer_zoo
     q, k, v = heads(2, 40).requires_grad_(), heads(1, 40), heads(1, 40)
-    state, eta = torch.zeros(1, 2, 16), torch.tensor([0.5])
-    tables = torch.randn(40, 8, 2)
+    state, eta = torch.zeros(1, 2, 16, device=DEVICE), torch.tensor([0.5]).to(DEVICE)
+    tables = torch.randn(40, 8, 2).to(DEVICE)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     for op, arguments in (
         (ops.attention_triton, (q, k, v, None, None, 0.2, *causal().fields())),
