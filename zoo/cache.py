@@ -62,6 +62,11 @@ class LayerCache:
             self.state = self.state[beam_B]
 
     @property
+    def length(self) -> int:
+        """Tokens whose keys and values are kept."""
+        return self._end - self._first
+
+    @property
     def size(self) -> int:
         """Bytes of the keys and values in reach."""
         if self._keys is None or self._values is None:
