@@ -31,3 +31,13 @@ class PreNorm(nn.Module):
     ) -> Tensor:
         x_BTC = x_BTC + self.mixer(self.mixer_norm(x_BTC), position, mask, cache)
         return x_BTC + self.mlp(self.mlp_norm(x_BTC))
+
+
+class Parallel(PreNorm):
+    """x += mixer(norm x) + mlp(norm' x): both read the same stream (GPT-J; GPT-NeoX, Black et al. 2022)."""
+
+    def forward(
+        self, x_BTC: Tensor, position: Position, mask: Mask, cache: LayerCache | None = None
+    ) -> Tensor:
+        mixed_BTC = self.mixer(self.mixer_norm(x_BTC), position, mask, cache)
+        return x_BTC + mixed_BTC + self.mlp(self.mlp_norm(x_BTC))

@@ -7,7 +7,7 @@
 Shapes: B batch, T tokens, C width, V vocabulary, H heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
@@ -29,6 +29,7 @@ class Decoder(nn.Module):
         position(num_heads=, head_dim=, width=, context_length=) -> Position
         mixer(width=, num_heads=, dropout=)  mlp(width, dropout=)  norm(width) -> Module
         mask(context_length=) -> Mask
+        block(width=, mixer=, mlp=, norm=) -> how a layer is put together (zoo/blocks.py)
 
     `context_length` is the length it is trained at. Whether it can read further is the position
     scheme's affair: `max_length` is None where it can.
@@ -47,6 +48,7 @@ class Decoder(nn.Module):
         mask: Callable[..., Mask],
         mlp: Callable[..., nn.Module],
         norm: Callable[[int], nn.Module],
+        block: Callable[..., nn.Module] = PreNorm,
         tie_embeddings: bool = True,
         dropout: float = 0.0,
     ):
@@ -84,7 +86,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocab_size, width)
         self.position = new_position()
         self.blocks = nn.ModuleList(
-            PreNorm(
+            block(
                 width=width,
                 mixer=mixer(width=width, num_heads=num_heads, dropout=dropout),
                 mlp=mlp(width, dropout=dropout),
@@ -119,6 +121,7 @@ class Decoder(nn.Module):
         documents_BT: Tensor | None = None,
         mask: Mask | None = None,
         cache: Cache | None = None,
+        past: Sequence[object] | None = None,
     ) -> Tensor:
         """What the head reads, (B, T, C): the blocks' output, normalised.
 
@@ -126,6 +129,8 @@ class Decoder(nn.Module):
             they cover all that was read so far.
         mask: in place of the model's own (another window at test time, say).
         cache: what earlier calls saw; the T tokens are then the next ones.
+        past: instead of a cache and also in training, one object a layer that its mixer reads other
+            positions from (zoo/mixers/myopic_past.py).
         """
         mask = self.mask if mask is None else mask
         start = 0 if cache is None else cache.start
@@ -137,13 +142,13 @@ class Decoder(nn.Module):
         x_BTC = self.position.embed(x_BTC, 0 if cache is None else cache.length)
         if self.dropout:
             x_BTC = drop(x_BTC, self.dropout, self.training)
+        kept = past if cache is None else cache.layers
         for i, (block, position) in enumerate(self.layers()):
-            if cache is not None:
-                x_BTC = block(x_BTC, position, mask, cache.layers[i])
-            elif self.checkpoint_activations and self.training:
-                x_BTC = checkpoint(block, x_BTC, position, mask, use_reentrant=False)  # type: ignore[assignment]
+            own = None if kept is None else kept[i]
+            if self.checkpoint_activations and self.training:
+                x_BTC = checkpoint(block, x_BTC, position, mask, own, use_reentrant=False)  # type: ignore[assignment]
             else:
-                x_BTC = block(x_BTC, position, mask)
+                x_BTC = block(x_BTC, position, mask, own)
         if cache is not None:
             cache.advance(tokens_BT.shape[1], mask)
         return self.norm(x_BTC)

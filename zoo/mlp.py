@@ -3,11 +3,11 @@
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, silu
+from torch.nn.functional import dropout, gelu, relu, silu
 
 
-class GELU(nn.Module):
-    """C -> expansion * C -> C with a GELU between (GPT-2 uses the tanh form)."""
+class MLP(nn.Module):
+    """C -> expansion * C -> C, with what `activate` says between."""
 
     def __init__(
         self,
@@ -15,7 +15,6 @@ class GELU(nn.Module):
         *,
         dropout: float = 0.0,
         expansion: float = 4.0,
-        approximate: Literal["none", "tanh"] = "none",
         bias: bool = False,
     ):
         super().__init__()
@@ -24,12 +23,40 @@ class GELU(nn.Module):
         hidden = round(expansion * width)
         self.expand = nn.Linear(width, hidden, bias=bias)
         self.project = nn.Linear(hidden, width, bias=bias)
-        self.approximate = approximate
         self.dropout = dropout
 
+    def activate(self, hidden_BTE: Tensor) -> Tensor:
+        """The function between the two products."""
+        raise NotImplementedError
+
     def forward(self, x_BTC: Tensor) -> Tensor:
-        out_BTC = self.project(gelu(self.expand(x_BTC), approximate=self.approximate))
+        out_BTC = self.project(self.activate(self.expand(x_BTC)))
         return dropout(out_BTC, self.dropout, self.training) if self.dropout else out_BTC
+
+
+class GELU(MLP):
+    """GELU between (GPT-2 uses the tanh form)."""
+
+    def __init__(self, width: int, *, approximate: Literal["none", "tanh"] = "none", **options):
+        super().__init__(width, **options)
+        self.approximate = approximate
+
+    def activate(self, hidden_BTE: Tensor) -> Tensor:
+        return gelu(hidden_BTE, approximate=self.approximate)
+
+
+class ReLU(MLP):
+    """ReLU between."""
+
+    def activate(self, hidden_BTE: Tensor) -> Tensor:
+        return relu(hidden_BTE)
+
+
+class SiLU(MLP):
+    """SiLU between: x sigmoid(x)."""
+
+    def activate(self, hidden_BTE: Tensor) -> Tensor:
+        return silu(hidden_BTE)
 
 
 class SwiGLU(nn.Module):

@@ -21,6 +21,7 @@ class RoPE(Position):
 
     layout: which channels make a pair: "interleaved" (2i, 2i+1) or "half" (i, i + D/2).
     scaling: a rule for lengths beyond the training length (zoo/positions/scaling.py).
+    trained_length: what that rule takes for the training length, by default the context length.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class RoPE(Position):
         layout: Literal["interleaved", "half"] = "interleaved",
         fraction: float = 1.0,
         scaling: Scaling | None = None,
+        trained_length: int | None = None,
         **model,
     ):
         super().__init__(**model)
@@ -53,6 +55,7 @@ class RoPE(Position):
         self.base = base
         self.layout = layout
         self.scaling = scaling
+        self.trained_length = self.context_length if trained_length is None else trained_length
 
     def frequencies(self, length: int) -> Tensor:
         """theta, (D/2,) float64 radians a token, for sequences of `length`."""
@@ -60,7 +63,7 @@ class RoPE(Position):
         theta = self.base ** (-pairs / self.rotated)
         if self.scaling is None:
             return theta
-        return self.scaling.frequencies(theta, self.base, self.context_length, length)
+        return self.scaling.frequencies(theta, self.base, self.trained_length, length)
 
     def factors(
         self, position_T: Tensor, length: int, centre: float, *, inverse: bool = False

@@ -78,6 +78,26 @@ class YaRN(Scaling):
         return theta * (1 - ramp) + theta / self.factor * ramp
 
 
+class Llama3(Scaling):
+    """By wavelength w = 2 pi / theta: as trained below N/high, theta/s above N/low, between them
+
+        theta' = (1 - r) theta/s + r theta,    r = (N/w - low) / (high - low)
+
+    Llama 3.1 (Meta 2024), whose N is 8192.
+    """
+
+    def __init__(self, *, factor: float = 8.0, low: float = 1.0, high: float = 4.0):
+        super().__init__(factor=factor)
+        if not 0 < low < high:
+            raise ValueError(f"high: must be above low={low} and low above 0, got {high}")
+        self.low, self.high = low, high
+
+    def frequencies(self, theta: Tensor, base: float, trained: int, length: int) -> Tensor:
+        turns = trained * theta / (2 * math.pi)
+        share = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return (1 - share) * theta / self.factor + share * theta
+
+
 def _rebased(theta: Tensor, base: float, stretch: float) -> Tensor:
     dim = 2 * len(theta)
     if dim == 2:
