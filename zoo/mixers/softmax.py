@@ -47,7 +47,10 @@ class SoftmaxAttention(nn.Module):
         self, x_BTC: Tensor, position: Position, mask: Mask, cache: LayerCache | None = None
     ) -> Tensor:
         q, k, v = self.heads(x_BTC)
-        y_BHTD = self.mix(q, k, v, position, mask, cache)
+        return self.output(self.mix(q, k, v, position, mask, cache))
+
+    def output(self, y_BHTD: Tensor) -> Tensor:
+        """What the heads found, projected back onto the stream."""
         out_BTC = self.project(y_BHTD.transpose(1, 2).flatten(2))
         return drop(out_BTC, self.dropout, self.training) if self.dropout else out_BTC
 
