@@ -1,0 +1,271 @@
+"""Runs one program and records its trace. Standard library only; to be called inside the sandbox.
+
+    record(code) -> [[line, {name: text}, output], ...]        Refused with a reason otherwise
+
+The steps are those of tasks.code_execution.formats.Step. The program runs with its own copy of the
+built-ins in a module called `__main__`; it reads nothing, and what it prints is kept.
+"""
+
+import ast
+import builtins
+import decimal
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+from tasks.code_execution import tracer_gate as gate
+from tasks.code_execution.formats import has_tags
+from tasks.code_execution.tracer_gate import Refused
+from tasks.code_execution.tracer_instrument import (
+    CAUGHT,
+    LINE,
+    LOCALS,
+    RETURN,
+    Instrumented,
+    instrument,
+    statement_lines,
+)
+from tasks.code_execution.tracer_render import PROGRAM, CannotShow, Opaque, show
+
+MAX_STEPS = 500
+MAX_CHARACTERS = 40_000  # of the whole trace
+MAX_OUTPUT = 4_000
+FILE = "<program>"
+RECURSION = 400  # calls of the program; deeper ones would not fit MAX_STEPS
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6}")
+Step = tuple[int, dict[str, str], str]
+
+
+def job(payload: bytes) -> bytes:
+    """For the sandbox: JSON `{"code": ..., "gate": true}` to `{"steps": ...}` or `{"refused": reason}`."""
+    request = json.loads(payload)
+    try:
+        answer: dict[str, Any] = {"steps": record(request["code"], gated=request.get("gate", True))}
+        return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    except Refused as reason:
+        return json.dumps({"refused": str(reason)}).encode()
+    except UnicodeEncodeError:
+        return json.dumps({"refused": "text that is no Unicode"}).encode()
+
+
+def record(code: str, *, gated: bool = True) -> list[Step]:
+    """The steps of a program that ends by itself. Raises Refused, with one of a few reasons.
+
+    gated: False skips the look at what the program names (tasks.code_execution.tracer_gate).
+    """
+    compiled, program, lines = prepare(code, gated=gated)
+    recorder = Recorder(program, lines)
+    stdout, sys.stdout = sys.stdout, recorder.output
+    try:
+        recorder.run(compiled)
+    finally:
+        sys.stdout = stdout
+    return recorder.result()
+
+
+def prepare(code: str, *, gated: bool) -> tuple[CodeType, Instrumented, Callable[[], dict[int, int]]]:
+    """Compiled and instrumented. Raises Refused for text that is no program, or not admitted."""
+    gate.check_size(code)
+    try:
+        tree = ast.parse(code)
+        if gated:
+            gate.check_imports(tree)
+        program = instrument(tree)
+        compiled = compile(program.tree, FILE, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, OverflowError):
+        raise Refused("it does not parse") from None
+    except (RecursionError, MemoryError):
+        raise Refused("it is nested too deep") from None
+    if gated:
+        gate.check(compiled)
+    return compiled, program, lambda: statement_lines(ast.parse(code))
+
+
+class Recorder:
+    """What the calls in an instrumented program arrive at."""
+
+    def __init__(self, program: Instrumented, lines: Callable[[], dict[int, int]]):
+        self.names = program.names
+        self.lines = lines
+        self.steps: list[Step] = []
+        self.output = _Output(self)
+        self.characters = 0
+        self.failed: str | None = None
+        self.stopped = 0
+        self.seen: list[TracebackType] = []
+        hooks = {LINE: self.line, RETURN: self.returned, CAUGHT: self.caught, LOCALS: locals}
+        self.globals: dict[str, Any] = {
+            "__name__": PROGRAM,
+            "__builtins__": vars(builtins) | hooks | {"input": _no_input},
+        }
+
+    def run(self, compiled: CodeType) -> None:
+        """Executes the program. Its failure is kept for `result`."""
+        limit = sys.getrecursionlimit()
+        decimal.setcontext(decimal.Context())
+        try:
+            sys.setrecursionlimit(_depth() + RECURSION)
+            exec(compiled, self.globals)
+        except _Stop:
+            pass
+        except BaseException as error:
+            # its class alone: the text of an exception could be a method of the program
+            self.failed = self.failed or f"it ends with {_public_name(error)}"
+        finally:
+            sys.setrecursionlimit(limit)
+
+    def result(self) -> list[Step]:
+        """Raises Refused where the program failed, or its trace cannot be kept."""
+        if self.failed is None and self.output.parts:
+            self.failed = "it prints where no line is reported"
+        if self.failed is not None:
+            raise Refused(self.failed)
+        if not self.steps:
+            raise Refused("it has no statements")
+        return self.steps
+
+    def line(self, line: int, names: tuple[str, ...] | None = None, table: Any = None) -> None:
+        """A statement has completed."""
+        if self.failed is not None:
+            self.stop()
+        try:
+            if names is None:
+                state = self.module_table()
+            else:
+                state = {}
+                for name in names:
+                    if name in table:
+                        try:
+                            state[name] = show(table[name])
+                        except Opaque:
+                            pass
+            output = self.output.take() if self.output.parts else ""
+            self.keep(line, state, output)
+        except CannotShow as reason:
+            self.fail(str(reason))
+        except RecursionError:
+            self.fail("it calls itself too deep")
+        except MemoryError:
+            self.fail("it takes too much memory")
+
+    def returned(self, value: Any, line: int, names: tuple[str, ...], table: Any) -> Any:
+        """A `return`, between its expression and its caller."""
+        self.line(line, names, table)
+        return value
+
+    def caught(self) -> None:
+        """An exception is about to be handled: reports the lines that it cut short, deepest first."""
+        if self.failed is not None:
+            self.stop()
+        traceback = sys.exc_info()[2]
+        entries = []
+        while traceback is not None:
+            if not any(traceback is known for known in self.seen):
+                self.seen.append(traceback)
+                entries.append(traceback)
+            traceback = traceback.tb_next
+        lines = self.lines()
+        for entry in reversed(entries):
+            frame = entry.tb_frame
+            line = lines.get(entry.tb_lineno - 1, entry.tb_lineno - 1)
+            if _is_module(frame):
+                self.line(line)
+            elif _is_function(frame):
+                names = self.names.get(frame.f_code.co_firstlineno, ())
+                self.line(line, names, dict(frame.f_locals))
+
+    def module_table(self) -> dict[str, str]:
+        """Names of the module, in the order in which they were first bound."""
+        state = {}
+        for name, value in self.globals.items():
+            if name[:2] != "__" and name[0] != " ":
+                try:
+                    state[name] = show(value)
+                except Opaque:
+                    pass
+        return state
+
+    def keep(self, line: int, state: dict[str, str], output: str) -> None:
+        self.steps.append((line, state, output))
+        text = "".join(state.values())
+        self.characters += len(text) + len(output)
+        if len(self.steps) > MAX_STEPS:
+            self.fail("it runs too many lines")
+        if self.characters > MAX_CHARACTERS:
+            self.fail("its trace is too long")
+        if "<" in text or "<" in output:
+            if has_tags(output) or any(has_tags(value) for value in state.values()):
+                self.fail("a tag of the trace in its text")
+        if "0x" in text or "0x" in output:
+            if _ADDRESS.search(text) or _ADDRESS.search(output):
+                self.fail("an address in its text")
+
+    def fail(self, reason: str) -> None:
+        """Ends the program."""
+        self.failed = self.failed or reason
+        self.stop()
+
+    def stop(self) -> None:
+        self.stopped += 1
+        if self.stopped > 1000:  # it swallows every exception
+            raise SystemExit
+        raise _Stop
+
+
+class _Stop(BaseException):
+    """Ends a program from within one of its lines."""
+
+
+class _Output(io.TextIOBase):
+    """`sys.stdout` of a program."""
+
+    def __init__(self, recorder: Recorder):
+        self.recorder = recorder
+        self.parts: list[str] = []
+        self.length = 0
+
+    def write(self, text: str) -> int:
+        self.length += len(text)
+        if self.length > MAX_OUTPUT:
+            self.recorder.fail("it prints too much")
+        self.parts.append(str.__str__(text))
+        return len(text)
+
+    def take(self) -> str:
+        text = "".join(self.parts).strip()
+        self.parts.clear()
+        return text
+
+
+def _no_input(*prompt: object) -> str:
+    raise EOFError
+
+
+def _depth() -> int:
+    frame: FrameType | None = sys._getframe(1)
+    depth = 0
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+def _is_module(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == FILE and frame.f_code.co_name == "<module>"
+
+
+def _is_function(frame: FrameType) -> bool:
+    """Of a `def`, not of a lambda, a comprehension (a frame of its own up to 3.11) or a class."""
+    code = frame.f_code
+    return code.co_filename == FILE and code.co_name[0] != "<" and bool(code.co_flags & 1)
+
+
+def _public_name(error: BaseException) -> str:
+    kind = type(error)
+    for base in kind.__mro__:
+        if getattr(builtins, base.__name__, None) is base:
+            return base.__name__
+    return "an exception"
