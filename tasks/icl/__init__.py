@@ -1,0 +1,1 @@
+"""Is in-context learning gradient descent? Demonstrations read, against demonstrations trained on."""
