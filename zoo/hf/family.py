@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from zoo.blocks import PreNorm
 from zoo.decoder import Decoder
+from zoo.mixers.myopic import MyopicAttention
+from zoo.mixers.softmax import SoftmaxAttention
 from zoo.mlp import GELU, ReLU, SiLU
 from zoo.positions.rope import RoPE
 
@@ -143,18 +145,18 @@ def require(condition: bool, reason: str) -> None:
 
 def check_plain(model: Decoder, *, position: type, block: tuple, norm: type, mlp: type) -> None:
     """Misfit where a part is not one that the family has, exactly that class."""
-    from zoo.mixers.softmax import SoftmaxAttention
-
     require(model.mask.is_plain_causal, "its mask is not causal attention to everything before")
     require(type(model.position) is position, f"its positions are {type(model.position).__name__}")
     require(type(model.norm) is norm, f"its norm is {type(model.norm).__name__}")
     for layer in model.blocks:
         require(type(layer) in block, f"its blocks are {type(layer).__name__}")
         assert isinstance(layer, PreNorm)
-        plain = type(layer.mixer) is SoftmaxAttention
         # Myopic training changes gradients; the forward pass is that of softmax attention.
-        same_forward = getattr(layer.mixer, "variant", None) in ("hidden", "kv")
-        require(plain or same_forward, f"its mixer is {type(layer.mixer).__name__}")
+        mixer = layer.mixer
+        myopic = isinstance(mixer, MyopicAttention) and mixer.variant in ("hidden", "kv")
+        require(
+            type(mixer) is SoftmaxAttention or myopic, f"its mixer is {type(layer.mixer).__name__}"
+        )
         require(isinstance(layer.mlp, mlp), f"its MLP is {type(layer.mlp).__name__}")
 
 

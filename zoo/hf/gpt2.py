@@ -132,5 +132,5 @@ def _scale(config: Any, layer: int) -> float:
 
 def _read_qkv(x: Tensor, *, scale: float) -> Tensor:
     """Output channels first, the queries' part times `scale`."""
-    q, k, v = x.T.chunk(3)
+    q, k, v = (x.T if x.dim() == 2 else x).chunk(3)
     return torch.cat((q * scale, k, v))

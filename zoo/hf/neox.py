@@ -113,5 +113,5 @@ class GPTNeoX(Family):
         }
 
     def own_tensors(self, model: Decoder) -> dict[str, Tensor]:
-        state = in_halves(with_all_heads(dict(model.state_dict()), model), model)
-        return with_biases(state)
+        state = in_halves(dict(model.state_dict()), model)
+        return with_biases(with_all_heads(state, model))
