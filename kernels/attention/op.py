@@ -21,6 +21,7 @@ from kernels.attention.masks import Mask
 from kernels.dispatch import use_triton
 
 IMPLS = ("auto", "reference", "triton")
+SHORT = 512  # keys up to which the CPU reads masks that differ by sample as dense ones
 
 
 def attention(
@@ -48,20 +49,21 @@ def attention(
     """
     if q_previous_BHTD is None:
         mask = mask.within(k_BGSD.shape[2])
+    _check(q_BHTD, k_BGSD, v_BGSD, mask, q_previous_BHTD, impl)
+    square = q_BHTD.shape[2] == k_BGSD.shape[2]
     if (
         impl == "auto"
-        and mask.is_plain_causal
-        and q_BHTD.shape[2] == k_BGSD.shape[2]
+        and ((mask.is_plain_causal and square) or mask.is_full)
         and bias is None
         and slopes is None
         and q_previous_BHTD is None
         and not return_lse
     ):
         gqa = q_BHTD.shape[1] != k_BGSD.shape[1]
+        causal = mask.is_causal
         return F.scaled_dot_product_attention(
-            q_BHTD, k_BGSD, v_BGSD, None, dropout, True, scale=scale, enable_gqa=gqa
+            q_BHTD, k_BGSD, v_BGSD, None, dropout, causal, scale=scale, enable_gqa=gqa
         )
-    _check(q_BHTD, k_BGSD, v_BGSD, mask, q_previous_BHTD, impl)
     kind = q_BHTD.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
@@ -79,7 +81,9 @@ def attention(
         out, lse = triton_op.attention(*tensors, slopes, scale, *mask.fields())
         return (out, lse) if return_lse else out
     mixed = q_previous_BHTD is not None and not mask.is_plain_blockwise
-    if impl == "auto" and kind == "cpu" and not dense and not mixed:
+    # A call a sample costs more than the hidden pairs of short sequences do.
+    short = mask.per_sample and k_BGSD.shape[2] <= SHORT and not return_lse
+    if impl == "auto" and kind == "cpu" and not dense and not mixed and not short:
         out, lse = cpu.attention(q_BHTD, k_BGSD, v_BGSD, mask, **options)
     elif impl == "auto" and not return_lse and q_previous_BHTD is None:
         return _masked_sdpa(q_BHTD, k_BGSD, v_BGSD, mask, scale, slopes, bias, dropout)

@@ -13,96 +13,21 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
-from ahead_of_time import compiled, launches
-
 from kernels.attention import triton as forwards
-from kernels.attention import triton_backward, triton_blocks
-from kernels.attention.masks import (
-    blockwise_causal,
-    causal,
-    documents,
-    prefix,
-    sliding_window,
+from kernels.bench.sm90 import compiled, launches
+from kernels.bench.sm90_cases import (
+    CASES,
+    MASKS,
+    G,
+    attention,
+    backward,
+    blocks,
+    shortsighted,
+    sums,
+    turned,
 )
-from kernels.momentum import triton as momentum
-from kernels.myopic import triton as myopic
-from kernels.xpos import triton as xpos
+from kernels.bench.sm90_rows import SHARED_LIMIT
 
-B, T, H, G = 2, 1024, 4, 2
-SHARED_LIMIT = 232_448  # bytes a block may opt in to
-IDS = torch.arange(T).repeat(B, 1) // 300
-MASKS = {
-    "causal": causal(),
-    "window": sliding_window(256),
-    "blockwise": blockwise_causal(256),
-    "packed": causal() & documents(IDS),
-    "prefix": prefix([100, 300]),
-}
-
-
-def heads(n: int, D: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(B, T, n, D, dtype=dtype).transpose(1, 2)
-
-
-def attention(D, dtype, mask, *, slopes=False, previous=False, rotary=False, groups=H):
-    q, k, v = heads(H, D, dtype), heads(groups, D, dtype), heads(groups, D, dtype)
-    steep = torch.empty(H) if slopes else None
-    tables = (torch.empty(T, D // 2, 2),) * 2 if rotary else ()
-    forwards.forward(
-        q, k, v, MASKS[mask], 0.1, steep, q.clone() if previous else None, factors=tables
-    )
-
-
-def backward(D, dtype, mask, *, slopes=False, groups=H):
-    q, k, v = heads(H, D, dtype), heads(groups, D, dtype), heads(groups, D, dtype)
-    rows = triton_backward.row_sums(q, torch.empty(B, H, T), q, None)
-    saved = (q, q, k, v, rows, MASKS[mask], 0.1, torch.empty(H) if slopes else None)
-    if MASKS[mask].is_plain_blockwise:
-        triton_blocks.by_blocks(*saved, None)
-    triton_backward.by_keys(*saved)
-    triton_backward.by_queries(*saved)
-
-
-def blocks(D, dtype, *, previous=False, slopes=False, groups=H):
-    q, k, v = heads(H, D, dtype), heads(groups, D, dtype), heads(groups, D, dtype)
-    rows = torch.empty(2, B, H, T + 128)
-    steep = torch.empty(H) if slopes else None
-    saved = (q, q, k, v, rows, MASKS["blockwise"], 0.1, steep)
-    triton_blocks.by_blocks(*saved, q.clone() if previous else None)
-
-
-def shortsighted(D, dtype, mask, *, frozen=False, groups=H):
-    q, k, v = heads(H, D, dtype), heads(groups, D, dtype), heads(groups, D, dtype)
-    past = (k.clone(), v.clone()) if frozen else None
-    lse = torch.empty(B, H, T)
-    if frozen:
-        forwards.forward(q, k, v, MASKS[mask], 0.1, own=past)
-    myopic.backward(q, q, lse, q, k, v, past, MASKS[mask], 0.1, None)
-
-
-def sums(D, dtype, *, packed=False, reverse=False, halo=None):
-    v, eta, state = heads(H, D, dtype), torch.empty(H), torch.empty(B, H, D)
-    runs = torch.empty(B, T, dtype=torch.int32) if packed else None
-    momentum.scan(v, eta, state, runs, gain=not reverse, reverse=reverse, halo=halo)
-
-
-def turned(D, dtype, layout):
-    table = torch.empty(T, D // 2, 2)
-    xpos.rotate(heads(H, D, dtype), heads(G, D, dtype), table, table, layout, False)
-
-
-CASES = {
-    "forward, causal": lambda D, t: attention(D, t, "causal"),
-    "forward, packed": lambda D, t: attention(D, t, "packed"),
-    "forward, window-local rotary": lambda D, t: attention(D, t, "blockwise", rotary=True),
-    "backward, packed": lambda D, t: backward(D, t, "packed"),
-    "backward, blocks": lambda D, t: blocks(D, t, previous=True),
-    "myopic, causal": lambda D, t: shortsighted(D, t, "causal"),
-    "myopic, frozen past": lambda D, t: shortsighted(D, t, "packed", frozen=True),
-    "momentum, carried": lambda D, t: sums(D, t, packed=True),
-    "momentum, rebuilt": lambda D, t: sums(D, t, halo=256),
-    "rotation": lambda D, t: turned(D, t, "interleaved"),
-}
 MORE = {
     **{f"forward, {m}": lambda D, t, m=m: attention(D, t, m) for m in MASKS},
     **{f"forward, {m}, slopes": lambda D, t, m=m: attention(D, t, m, slopes=True) for m in MASKS},
@@ -119,7 +44,6 @@ MORE = {
     "momentum, packed backward": lambda D, t: sums(D, t, reverse=True, packed=True),
     "rotation, halves": lambda D, t: turned(D, t, "half"),
 }
-WITHOUT_DOTS = {"delta_kernel", "ends_kernel", "carry_kernel", "rotate_kernel"}
 
 
 def check(run, D, dtype=torch.bfloat16):
@@ -129,7 +53,7 @@ def check(run, D, dtype=torch.bfloat16):
         code = compiled(launch)
         assert code.stack == 0 and code.local == 0, f"{code.name} spills: {code}"
         assert code.old_mma == 0, f"{code.name} uses the old tensor-core path: {code}"
-        assert code.wgmma > 0 or code.name in WITHOUT_DOTS, f"{code.name} has no wgmma: {code}"
+        assert code.wgmma >= code.dots, f"{code.name} has dots without wgmma: {code}"
         assert code.shared <= SHARED_LIMIT, f"{code.name} needs too much shared memory: {code}"
 
 

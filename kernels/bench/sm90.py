@@ -5,6 +5,8 @@ turns a recorded launch into a cubin for sm_90 and counts instructions. TRITON_I
 before kernels are imported.
 """
 
+from __future__ import annotations
+
 import re
 import subprocess
 import tempfile
@@ -39,13 +41,18 @@ class Launch:
 
 @dataclass(frozen=True)
 class Code:
-    """registers a thread; bytes of stack; counts of machine instructions; bytes of shared memory."""
+    """registers a thread; bytes of stack and of shared memory; counts of machine instructions.
+
+    dots: matmuls that the kernel asks for. wgmma, old_mma: tensor-core instructions of the two kinds
+    (HGMMA, HMMA). local: loads and stores of spilled registers.
+    """
 
     name: str
     registers: int
     stack: int
     shared: int
     warps: int
+    dots: int
     wgmma: int
     old_mma: int
     local: int
@@ -101,6 +108,7 @@ def compiled(launch: Launch) -> Code:
         field["STACK"],
         kernel.metadata.shared,
         kernel.metadata.num_warps,
+        kernel.asm["ttir"].count("tt.dot "),
         sum(x == "HGMMA" for x in opcodes),
         sum(x == "HMMA" for x in opcodes),
         sum(x in ("LDL", "STL") for x in opcodes),

@@ -1,0 +1,1 @@
+"""How fast the operations are, as ratios measured in one run: `python -m kernels.bench`."""
