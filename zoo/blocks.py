@@ -41,3 +41,19 @@ class Parallel(PreNorm):
     ) -> Tensor:
         mixed_BTC = self.mixer(self.mixer_norm(x_BTC), position, mask, cache)
         return x_BTC + mixed_BTC + self.mlp(self.mlp_norm(x_BTC))
+
+
+class PostNorm(PreNorm):
+    """x = norm(x); x += mixer(x); x = norm'(x); x += mlp(x): the stream itself is normalised.
+
+    The first norm is that of the embeddings, a later block's closes the block before it and the
+    model's last closes the last: BERT's and RoBERTa's chain (Devlin et al. 2018, Liu et al. 2019),
+    cut one norm earlier.
+    """
+
+    def forward(
+        self, x_BTC: Tensor, position: Position, mask: Mask, cache: LayerCache | None = None
+    ) -> Tensor:
+        x_BTC = self.mixer_norm(x_BTC)
+        x_BTC = self.mlp_norm(x_BTC + self.mixer(x_BTC, position, mask, cache))
+        return x_BTC + self.mlp(x_BTC)

@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, C width, V vocabulary, H heads.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 from torch.utils.checkpoint import checkpoint
@@ -122,6 +123,7 @@ class Decoder(nn.Module):
         mask: Mask | None = None,
         cache: Cache | None = None,
         past: Sequence[object] | None = None,
+        padding_B: Tensor | None = None,
     ) -> Tensor:
         """What the head reads, (B, T, C): the blocks' output, normalised.
 
@@ -131,15 +133,24 @@ class Decoder(nn.Module):
         cache: what earlier calls saw; the T tokens are then the next ones.
         past: instead of a cache and also in training, one object a layer that its mixer reads other
             positions from (zoo/mixers/myopic_past.py).
+        padding_B: tokens at the start of each row that only fill it up, so that texts of several
+            lengths end together: no text sees them, and positions are counted from behind them.
         """
         mask = self.mask if mask is None else mask
-        start = 0 if cache is None else cache.start
+        start, length = (0, 0) if cache is None else (cache.start, cache.length)
+        if padding_B is not None:
+            end = length + tokens_BT.shape[1]
+            place_S = torch.arange(start, end, device=tokens_BT.device)
+            mask = mask & documents((place_S >= padding_B[:, None]).long())
         if documents_BT is not None:
             mask = mask & documents(documents_BT[:, start:])
         if cache is not None:
             no_cache_with_gradient()
         x_BTC = self.embedding(tokens_BT)
-        x_BTC = self.position.embed(x_BTC, 0 if cache is None else cache.length)
+        if padding_B is None:
+            x_BTC = self.position.embed(x_BTC, length)
+        else:
+            x_BTC = self.position.embed_rows(x_BTC, length - padding_B)
         if self.dropout:
             x_BTC = drop(x_BTC, self.dropout, self.training)
         kept = past if cache is None else cache.layers

@@ -31,6 +31,15 @@ class Position(nn.Module):
         """The input with positions offset .. offset+T-1 added to it."""
         return x_BTC
 
+    def embed_rows(self, x_BTC: Tensor, offset_B: Tensor) -> Tensor:
+        """`embed` where each row begins at a position of its own; what lies before 0 counts as 0."""
+        if type(self).embed is Position.embed:
+            return x_BTC
+        place_BT = offset_B[:, None] + torch.arange(x_BTC.shape[1], device=x_BTC.device)
+        place_BT = place_BT.clamp(min=0)
+        table_SC = self.embed(x_BTC.new_zeros(1, int(place_BT.max()) + 1, x_BTC.shape[2]))[0]
+        return x_BTC + table_SC[place_BT]
+
     def rotate(
         self, q_BHTD: Tensor, k_BGSD: Tensor, *, block: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
