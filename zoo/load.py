@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from torch import nn
 
 
@@ -160,19 +161,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_run(folder: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Run:
     """The model of a run's folder, in eval mode, with its tokenizer.
 
-    checkpoint: "best", "last", or a path. Raises FileNotFoundError where there is none.
+    checkpoint: "best", "last", or a path; a folder that weight arithmetic wrote has model.safetensors
+    instead. Raises FileNotFoundError where there is none.
     """
     folder = Path(folder)
     config = read_config(folder)
     model = build(config["model"], key="model")
-    named = folder / "checkpoints" / f"{checkpoint}.ckpt"
-    path = named if named.is_file() else Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{named}: not found; the run has not saved it (try checkpoint=last, or train longer)"
-        )
-    state = torch.load(path, map_location=device, weights_only=True, mmap=True)["state_dict"]
-    weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    path = _weights_of(folder, checkpoint)
+    weights = _read_weights(path, device)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -181,3 +177,25 @@ def load_run(folder: str | Path, *, checkpoint: str = "best", device: str = "cpu
     defined_in = config["tokenizer"]["_target_"].rpartition(".")[0]
     tokenizer = locate(f"{defined_in}.load_tokenizer")(folder / "tokenizer")
     return Run(folder, config, model.to(device).eval(), tokenizer)
+
+
+def _weights_of(folder: Path, checkpoint: str) -> Path:
+    """The file with a run's weights."""
+    named = folder / "checkpoints" / f"{checkpoint}.ckpt"
+    for path in (named, Path(checkpoint), folder / "model.safetensors"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{named}: not found; the run has not saved it (try checkpoint=last, or train longer)"
+    )
+
+
+def _read_weights(path: Path, device: str) -> dict[str, torch.Tensor]:
+    """The model's state, tied weights under all their names."""
+    if path.suffix != ".safetensors":
+        state = torch.load(path, map_location=device, weights_only=True, mmap=True)["state_dict"]
+        return {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    with safe_open(path, framework="pt", device=device) as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        ties = file.metadata() or {}
+    return weights | {name: weights[kept] for name, kept in ties.items() if kept in weights}
