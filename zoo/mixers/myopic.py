@@ -19,6 +19,7 @@ variants replace the past, so their forward is another one:
 Shapes: B batch, T tokens, C width, H query heads, G key heads, D = C / H.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -96,7 +97,8 @@ class MyopicAttention(SoftmaxAttention):
         rotated, turned, q_previous = position.rotate(q, k, block=mask.block)
         bias = position.bias(q.shape[2], k.shape[2], device=q.device)
         if bias is None and q_previous is None and not self.beta and not self._drops:
-            return myopic_attention(rotated, turned, v, mask, slopes=position.slopes())
+            slopes, scale = position.slopes(), 1 / math.sqrt(self.head_dim)
+            return myopic_attention(rotated, turned, v, mask, slopes=slopes, scale=scale)
         k, k_handle = written_by_owner(k, beta=self.beta)
         v, v_handle = written_by_owner(v, beta=self.beta)
         return self._mix_with_own(q, k, v, (k_handle, v_handle), position, mask)
@@ -117,7 +119,7 @@ class MyopicAttention(SoftmaxAttention):
         T = q.shape[2]
         slopes, bias = position.slopes(), position.bias(T, T, device=q.device)
         scores: dict[str, Any] = dict(slopes=slopes, bias=bias, q_previous_BHTD=q_previous)
-        scale = self.head_dim**-0.5
+        scale = 1 / math.sqrt(self.head_dim)  # torch's own default, to the bit
         dense = bias is not None or (slopes is not None and slopes.requires_grad)
         if self._drops:
             weights = reference.scores(q, k, mask, **scores).softmax(-1)
@@ -137,7 +139,7 @@ class MyopicAttention(SoftmaxAttention):
                 if bias is not None:
                     p += bias.diagonal(dim1=-2, dim2=-1)
                 p = p.sub_(lse).exp_()
-            kept = p
+            kept = None
         handles = (k_handle, v_handle)
         return own_position(out, q, k, v, handles, p_BHT=p, kept_BHT=kept, scale=scale)
 

@@ -69,6 +69,7 @@ class _OwnPosition(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad):  # type: ignore[override]
         out, q, k, v, p, kept = ctx.saved_tensors
+        kept = p if kept is None else kept
         G = k.shape[1]
         delta = dot(grad, out)
         ds = ctx.scale * (kept * dot(grad, v) - p * delta)
@@ -99,12 +100,12 @@ def own_position(
     handles: tuple[Tensor, Tensor],
     *,
     p_BHT: Tensor,
-    kept_BHT: Tensor,
+    kept_BHT: Tensor | None,
     scale: float,
 ) -> Tensor:
     """`out`, whose backward also sends what comes from each position itself to the handles of k, v.
 
-    p, kept: each query's softmax weight on its own key, before and after dropout.
+    p, kept: each query's softmax weight on its own key, before and after dropout (None: no dropout).
     """
     fixed = (x.detach() for x in (q_BHTD, k_BGTD, v_BGTD))
     return _OwnPosition.apply(out_BHTD, *fixed, *handles, p_BHT, kept_BHT, scale)  # type: ignore[return-value]
