@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
+from tasks import pretrained
 from tasks.base import Task
 from tasks.callbacks.checkpoints import Checkpoints
 from tasks.callbacks.meter import Meter
@@ -52,6 +53,8 @@ def run(config: dict[str, Any], folder: Path, *, continued: bool) -> dict[str, A
     config["model"]["vocab_size"] = config["model"].get("vocab_size") or tokenizer.vocab_size
     model = build(config["model"], key="model")
     path = _checkpoint(config, folder) if continued else None
+    if path is None:
+        pretrained.load_weights(config, model, tokenizer)
     state = None if path is None else read_checkpoint(path)
     if state is not None and path is not None:
         check_shapes(state, model, path)

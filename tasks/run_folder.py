@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from tasks.environment import hardware, versions
 from tasks.errors import UserError
+from tasks.pretrained import with_checkpoint
 
 # What must agree for a run to be the continuation of another.
-IDENTITY = ("model", "task", "data", "tokenizer", "optim", "seed")
+IDENTITY = ("pretrained", "model", "task", "data", "tokenizer", "optim", "seed")
 
 
 def now() -> str:
@@ -138,7 +139,8 @@ def find_run(root: DictConfig) -> Path | None:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain, resolved containers, Hydra's own part left out.
+    """The config as plain, resolved containers, Hydra's own part left out; the model of
+    `pretrained` in place of the one composed.
 
     Raises UserError where a key that has no default was not given.
     """
@@ -147,14 +149,14 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"{key}: is needed and has no default; give {key}=…")
     content = OmegaConf.to_container(own, resolve=True)
     assert isinstance(content, dict)
-    return content  # type: ignore[return-value]
+    return with_checkpoint(content)  # type: ignore[arg-type]
 
 
 def run_folder(day: str, time: str, *, _root_: DictConfig) -> str:
     """Hydra resolver `run_folder:DAY,TIME`: a folder named by them, or that of the run continued."""
     try:
         found = find_run(_root_)
-    except UserError:
+    except (UserError, ValueError):
         found = None  # said again, as one line, when the run starts
     if found is not None:
         return str(found)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import load_tokenizer as load_tokenizer  # zoo.load looks for it here
 
 EOS = "<|endoftext|>"
 
@@ -32,6 +33,21 @@ def byte_of_character() -> dict[str, int]:
     others = [byte for byte in range(256) if byte not in printable]
     characters = [*printable, *(0x100 + i for i in range(len(others)))]
     return {chr(c): byte for c, byte in zip(characters, [*printable, *others])}
+
+
+def as_transformers(backend: Backend) -> Any:
+    """A byte-level backend as a tokenizer of transformers. Text that spells `EOS` stays text."""
+    from transformers import PreTrainedTokenizerFast  # takes seconds
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=EOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        padding_side="left",
+        split_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 class BPE(Tokenizer):
@@ -91,6 +107,9 @@ class BPE(Tokenizer):
     def token_bytes(self) -> np.ndarray:
         self._ready()
         return np.array([len(b) for b in self._bytes], dtype=np.uint32)
+
+    def to_transformers(self) -> Any:
+        return as_transformers(Backend.from_str(self._ready().to_str()))
 
     @property
     def fingerprint(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as Backend
 from tasks.data.bpe import byte_of_character
 from tasks.data.hub_access import hub_commit
 from tasks.data.tokenizers import Tokenizer
+from tasks.data.tokenizers import load_tokenizer as load_tokenizer  # zoo.load looks for it here
 from tasks.errors import UserError
 
 
@@ -98,6 +99,9 @@ class HuggingFace(Tokenizer):
         return self._tokenizer.decode(
             [int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+
+    def to_transformers(self) -> Any:
+        return self._tokenizer
 
     @property
     def fingerprint(self) -> dict[str, Any]:

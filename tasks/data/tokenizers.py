@@ -63,6 +63,10 @@ class Tokenizer(ABC):
         asked for only where `token_bytes` is None."""
         raise NotImplementedError
 
+    def to_transformers(self) -> Any:
+        """The same tokenizer as one of transformers; None where it has none."""
+        return None
+
     @property
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -126,6 +130,18 @@ class Bytes(Tokenizer):
         lengths = np.ones(256, dtype=np.uint8)
         lengths[self.eos] = 0
         return lengths
+
+    def to_transformers(self) -> Any:
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import decoders, models, pre_tokenizers
+
+        from tasks.data.bpe import EOS, as_transformers, byte_of_character
+
+        vocabulary = {name: byte for name, byte in byte_of_character().items() if byte != self.eos}
+        backend = Backend(models.BPE({**vocabulary, EOS: self.eos}, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
+        backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        return as_transformers(backend)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
