@@ -1,0 +1,1 @@
+"""Momentum attention against plain attention: the published comparison, small, and its cost."""
