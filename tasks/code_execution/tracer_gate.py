@@ -9,22 +9,21 @@ from collections.abc import Iterator
 from types import CodeType
 
 MODULES = frozenset(
-    "math itertools collections heapq bisect functools string re operator fractions decimal".split()
+    {"math", "itertools", "collections", "heapq", "bisect", "functools", "string", "re", "operator"}
+    | {"fractions", "decimal"}
 )
 FORBIDDEN = frozenset(
-    "exec eval compile open input globals locals vars breakpoint exit quit help id hash memoryview "
-    "copyright credits license sys os".split()
+    {"exec", "eval", "compile", "open", "input", "globals", "locals", "vars", "breakpoint", "exit"}
+    | {"quit", "help", "id", "hash", "memoryview", "copyright", "credits", "license", "sys", "os"}
 )
-DUNDERS = frozenset(
-    f"__{name}__"
-    for name in (
-        "name doc module qualname annotations classcell classdict static_attributes firstlineno "
-        "type_params build_class init str repr eq ne lt le gt ge hash bool len iter next reversed "
-        "contains getitem setitem delitem call enter exit add radd iadd sub rsub isub mul rmul imul "
-        "truediv rtruediv floordiv rfloordiv mod rmod pow rpow neg pos abs and or xor invert lshift "
-        "rshift int float index round divmod matmul conditional_annotations annotate annotate_func"
-    ).split()
-)
+_DUNDERS = """
+    name doc module qualname annotations classcell classdict static_attributes firstlineno
+    type_params build_class conditional_annotations annotate annotate_func
+    init str repr eq ne lt le gt ge hash bool len iter next reversed contains getitem setitem delitem
+    call enter exit add radd iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod
+    rmod pow rpow neg pos abs and or xor invert lshift rshift int float index round divmod matmul
+"""
+DUNDERS = frozenset(f"__{name}__" for name in _DUNDERS.split())
 MAX_SOURCE = 20_000  # characters
 MAX_LITERAL = 10**15
 MAX_STRING = 1000

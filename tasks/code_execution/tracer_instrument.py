@@ -24,7 +24,7 @@ The calls go to names that no program can write, since they hold a space.
 
 import ast
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LINE, RETURN, CAUGHT, LOCALS = " line", " return", " caught", " locals"
 HOOKS = frozenset({LINE, RETURN, CAUGHT, LOCALS})
@@ -32,6 +32,10 @@ _JUMPS = (ast.Break, ast.Continue, ast.Raise)
 _SILENT = (ast.Global, ast.Nonlocal)
 _SCOPES = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_NOWHERE: dict[str, Any] = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
+_LINE, _RETURN, _CAUGHT, _LOCALS = (
+    ast.Name(name, ast.Load(), **_NOWHERE) for name in (LINE, RETURN, CAUGHT, LOCALS)
+)
 Body = list[ast.stmt]
 
 
@@ -46,7 +50,7 @@ def instrument(tree: ast.Module) -> Instrumented:
     """Writes calls of the tracer into a tree, in place."""
     names: dict[int, tuple[str, ...]] = {}
     _Scope(None, names).body(tree.body)
-    return Instrumented(ast.fix_missing_locations(tree), names)
+    return Instrumented(tree, names)
 
 
 def statement_lines(tree: ast.Module) -> dict[int, int]:
@@ -65,6 +69,10 @@ class _Scope:
     def __init__(self, names: tuple[str, ...] | None, known: dict[int, tuple[str, ...]]):
         self.names = names
         self.known = known
+        self.extra: list[ast.expr] = []  # of every report; nodes may stand in a tree many times
+        if names is not None:
+            order: Any = names  # a tuple may be a constant of compiled code
+            self.extra = [ast.Constant(order, **_NOWHERE), ast.Call(_LOCALS, [], [], **_NOWHERE)]
 
     def function(self, node: ast.FunctionDef) -> None:
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
@@ -116,15 +124,18 @@ class _Scope:
 
     def match(self, node: ast.Match) -> Body:
         """The subject is evaluated into a name of ours, and reported before the cases are tried."""
-        subject = ast.Assign([ast.Name(" subject", ast.Store())], node.subject)
-        node.subject = ast.copy_location(ast.Name(" subject", ast.Load()), node.subject)
-        return [ast.copy_location(subject, node), self.report(node), node]
+        name = ast.Name(" subject", ast.Store(), **_place(node))
+        subject = ast.Assign([name], node.subject, **_place(node))
+        node.subject = ast.Name(" subject", ast.Load(), **_place(node))
+        return [subject, self.report(node), node]
 
     def attempt(self, node: ast.Try | ast.TryStar) -> None:
         self.body(node.body, node)
         for handler in node.handlers:
             self.body(handler.body, handler)
-            handler.body.insert(0, _call(CAUGHT, handler))
+            where = _place(handler)
+            call = ast.Call(_CAUGHT, [], [], **where)
+            handler.body.insert(0, ast.Expr(call, **where))
         if node.orelse:
             self.body(node.orelse)
         if node.finalbody:
@@ -132,19 +143,16 @@ class _Scope:
 
     def report(self, node: ast.AST) -> ast.stmt:
         """LINE(line) in the module, LINE(line, names, LOCALS()) in a function."""
-        return _call(LINE, node, *self.arguments(node))
-
-    def arguments(self, node: ast.AST) -> Sequence[ast.expr]:
-        line = ast.Constant(node.lineno - 1)  # type: ignore[attr-defined]
-        if self.names is None:
-            return [line]
-        table = ast.Call(ast.Name(LOCALS, ast.Load()), [], [])
-        return [line, ast.Constant(self.names), table]
+        where = _place(node)
+        line = ast.Constant(where["lineno"] - 1, **_NOWHERE)
+        return ast.Expr(ast.Call(_LINE, [line, *self.extra], [], **where), **where)
 
     def returning(self, node: ast.Return) -> ast.stmt:
-        value = node.value or ast.Constant(None)
-        call = ast.Call(ast.Name(RETURN, ast.Load()), [value, *self.arguments(node)], [])
-        return ast.copy_location(ast.Return(call), node)
+        where = _place(node)
+        value = node.value or ast.Constant(None, **where)
+        line = ast.Constant(where["lineno"] - 1, **where)
+        call = ast.Call(_RETURN, [value, line, *self.extra], [], **where)
+        return ast.Return(call, **where)
 
 
 def _outer_functions(body: Sequence[ast.AST]) -> list[ast.FunctionDef]:
@@ -193,6 +201,6 @@ def _is_constant(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _call(hook: str, node: ast.AST, *arguments: ast.expr) -> ast.stmt:
-    call = ast.Call(ast.Name(hook, ast.Load()), list(arguments), [])
-    return ast.copy_location(ast.Expr(call), node)
+def _place(node: ast.AST) -> dict[str, Any]:
+    line: int = node.lineno  # type: ignore[attr-defined]
+    return {"lineno": line, "col_offset": 0, "end_lineno": line, "end_col_offset": 0}

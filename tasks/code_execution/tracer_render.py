@@ -21,7 +21,9 @@ PROGRAM = "__main__"  # `__module__` of the classes that a program makes
 MAX_DEPTH = 6
 MAX_ITEMS = 200
 MAX_TEXT = 1000  # characters of a value
-MAX_BITS = 256  # of an integer; str() of a huge one takes quadratic time, and raises above 4300 digits
+MAX_BITS = (
+    256  # of an integer; str() of a huge one takes quadratic time, and raises above 4300 digits
+)
 
 
 class CannotShow(Exception):
@@ -38,6 +40,17 @@ def show(value: Any, depth: int = 0) -> str:
     if writer is None:
         return _other(value, depth)
     return writer(value, depth)
+
+
+def table(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """Name -> text, without what is opaque. Raises CannotShow."""
+    shown = {}
+    for name, value in pairs:
+        try:
+            shown[name] = show(value)
+        except Opaque:
+            continue
+    return shown
 
 
 def _int(value: int, depth: int) -> str:
@@ -94,7 +107,9 @@ def _list(value: list[Any], depth: int) -> str:
 
 def _tuple(value: tuple[Any, ...], depth: int) -> str:
     if len(value) == 1:
-        return f"( {_item(value[0], depth + 1)} , )" if depth < MAX_DEPTH else _inside(value, depth)[0]
+        return (
+            f"( {_item(value[0], depth + 1)} , )" if depth < MAX_DEPTH else _inside(value, depth)[0]
+        )
     return _items(value, depth, "(", ")")
 
 

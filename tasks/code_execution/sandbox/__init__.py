@@ -1,0 +1,23 @@
+"""Runs code that nobody has read, where it can neither stay nor reach anything.
+
+    with Sandbox(job="package.module:function") as box:      function(payload: bytes) -> bytes
+        results = box.run([payload, ...])                     one process for all, or the reason why not
+
+    this process ── socket ── zygote ── fork ── child: job(payload), job(payload), ...
+
+The zygote is a small interpreter that imports the standard library alone and lives in namespaces of
+its own; it forks one child for each call of `run`, watches its clock and memory, and reads its results
+from a pipe. Before a child looks at a payload it has given up, for good (see `layers`):
+
+    rlimits       address space, CPU time, files, processes, locked memory
+    identity      root becomes nobody, capabilities are gone, nothing can be gained by exec
+    landlock      no file can be opened, no TCP, no signal to a process outside
+    seccomp       about twenty system calls are left: memory, the open pipe, clocks, exit
+
+and what it runs is stopped by CPU time and wall time. Each layer is tried out when the zygote starts.
+Where neither seccomp nor Landlock holds, `Sandbox` refuses to start and says what is missing.
+"""
+
+from tasks.code_execution.sandbox.host import Pool, Result, Sandbox, SandboxError
+
+__all__ = ["Pool", "Result", "Sandbox", "SandboxError"]
