@@ -28,6 +28,7 @@ CONF = str(Path(__file__).resolve().parent / "conf")
 @hydra.main(config_path=CONF, config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """One run; returns the validation loss, which sweepers minimise."""
+    from tasks.processes import one_job
     from tasks.run import run, show_results
 
     context = HydraConfig.get()
@@ -44,7 +45,8 @@ def main(cfg: DictConfig) -> float | None:
             choices=dict(context.runtime.choices),
             overrides=list(context.overrides.task),
         )
-        results = run(run_folder.plain(cfg), folder, continued=continued)
+        with one_job(folder):
+            results = run(run_folder.plain(cfg), folder, continued=continued)
         status.end("finished")
         show_results(results, folder)
         return results.get("val/loss")

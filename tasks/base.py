@@ -10,9 +10,11 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torchmetrics import SumMetric
 
 from tasks.optim import AdamW, Budget, schedule_lambda
+from tasks.processes import FullySharded
 
 
 class Task(lightning.LightningModule):
@@ -26,6 +28,11 @@ class Task(lightning.LightningModule):
         self.seed = seed
         self.train_seconds = 0.0  # time spent training, validation left out; see callbacks.Meter
         self.grad_norm = torch.tensor(float("nan"))  # of the latest step, before clipping
+
+    def configure_model(self) -> None:
+        """Shards the model where the strategy does so."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            self.trainer.strategy.shard(self.model)
 
     def configure_optimizers(self) -> Any:
         # Loss scaling (fp16) must see the gradients before they are clipped; fused AdamW unscales them.
@@ -46,7 +53,8 @@ class Task(lightning.LightningModule):
     ) -> None:
         """Clips the norm of all gradients together, and remembers what it was."""
         limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
+        norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draws dropout from (seed, batch, rank) alone, so that a resumed run draws the same."""

@@ -29,6 +29,7 @@ from tasks.checkpoints import AtomicCheckpointIO, check_shapes, newest_whole, re
 from tasks.environment import resolve_precision
 from tasks.metrics_file import MetricsFile
 from tasks.optim import Budget
+from tasks.processes import load_weights
 from tasks.run_folder import read_json, say, write_config, write_json
 from zoo.flops import parameters_by_part, peak_flops, training_flops
 from zoo.load import build
@@ -180,11 +181,9 @@ def _results(
     meter = next(c for c in trainer.callbacks if isinstance(c, Meter))  # type: ignore[attr-defined]
     saver = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
     best = folder / "checkpoints" / "best.ckpt"
-    if trainer.is_global_zero and best.is_file():
-        weights = read_checkpoint(best)["state_dict"]
-        task.load_state_dict(weights)
-    if trainer.world_size > 1:
-        trainer.strategy.barrier()
+    trainer.strategy.barrier()  # until the first process has written it
+    if best.is_file():
+        load_weights(task, read_checkpoint(best)["state_dict"])
     length = config["model"]["context_length"]
     steps, seconds = trainer.global_step, meter.seconds
     trainer.test(task, datamodule=data, verbose=False)

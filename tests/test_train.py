@@ -246,25 +246,3 @@ def test_lex_reads_fifty_times_its_training_length_through_a_bounded_cache(train
     trained, beyond = losses[N // 2 : N].mean(), losses[-25 * N :].mean()
     assert trained < 2.5, "it has learned the words (a uniform guess costs 5.5 nats)"
     assert beyond < trained + 0.25
-
-
-def test_two_processes_train_one_run(tmp_path, corpus):
-    """`trainer=ddp` on two CPU processes: one folder, one set of files, the batch of one process."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    arguments = [*nano(tmp_path, corpus), "model=rope", "max_steps=4", "callbacks.meter.every=2"]
-    _run([*arguments, f"hydra.run.dir={one}"])
-    arguments[arguments.index("data.batch_size=4")] = "data.batch_size=2"
-    _run(
-        [
-            *arguments,
-            "trainer=ddp",
-            "trainer.accelerator=cpu",
-            "trainer.devices=2",
-            f"hydra.run.dir={two}",
-        ]
-    )
-    for a, b in zip(_weights(one), _weights(two)):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    losses = [json.loads((f / "results.json").read_text())["test/loss"] for f in (one, two)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert len(read_metrics(two / "metrics.csv")) == len(read_metrics(one / "metrics.csv"))

@@ -1,0 +1,96 @@
+"""Two real processes train what one trains: copied (DDP), sharded (FSDP2), resumed, inside a sweep."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, nano, run_folders
+
+from tasks.metrics_file import read_metrics
+
+TWO = ["trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2"]
+PLAIN = ["optim.schedule.decay=constant", "optim.schedule.warmup=0", "callbacks.meter.every=2"]
+
+
+@pytest.fixture
+def start(tmp_path, corpus):
+    """Runs train.py in a process of its own, with a global batch of 4 windows; returns what it said."""
+
+    def launch(*arguments: str) -> str:
+        named = {a.split("=")[0] for a in arguments}
+        given = [a for a in nano(tmp_path, corpus) if a.split("=")[0] not in named]
+        command = [sys.executable, str(ROOT / "train.py"), *arguments, *PLAIN, *given]
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    return launch
+
+
+@pytest.fixture
+def alone(start, tmp_path):
+    folder = tmp_path / "alone"
+    start("model=xpos", "max_steps=4", f"hydra.run.dir={folder}")
+    return folder
+
+
+def assert_same(one: Path, two: Path) -> None:
+    """Weights, losses and rows agree to the rounding of a sum in another order."""
+    for a, b in zip(_weights(one), _weights(two), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    losses = [json.loads((f / "results.json").read_text())["test/loss"] for f in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    rows = [[r for r in read_metrics(f / "metrics.csv") if "train/loss" in r] for f in (one, two)]
+    assert len(rows[0]) == len(rows[1]) > 0
+    for a, b in zip(*rows):
+        for name in ("step", "tokens", "train/loss", "train/lr", "train/grad_norm"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-3)
+
+
+def test_two_copies_train_what_one_process_trains(start, alone, tmp_path):
+    """`trainer=ddp`: one folder, one set of files, the losses of one process on the whole batch."""
+    folder = tmp_path / "ddp"
+    start("model=xpos", "max_steps=4", "trainer=ddp", *TWO, f"hydra.run.dir={folder}")
+    assert_same(alone, folder)
+
+
+def test_a_sharded_run_goes_on_in_one_process(start, alone, tmp_path):
+    """`trainer=fsdp` writes whole checkpoints: a model trained on many devices is read on a laptop."""
+    folder = tmp_path / "fsdp"
+    start("model=xpos", "max_steps=2", "trainer=fsdp", *TWO, f"hydra.run.dir={folder}")
+    start("model=xpos", "max_steps=4", f"ckpt={folder}")
+    assert_same(alone, folder)
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_sharded_then_copied(start, tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "changed"
+    start("model=rope", "max_steps=6", f"hydra.run.dir={whole}")
+    start("model=rope", "max_steps=2", f"hydra.run.dir={folder}")
+    start("model=rope", "max_steps=4", "trainer=fsdp", *TWO, f"ckpt={folder}")
+    start("model=rope", "max_steps=6", "trainer=ddp", *TWO, f"ckpt={folder}")
+    assert_same(whole, folder)
+
+
+def test_a_sweep_of_runs_on_two_processes_each(start, tmp_path):
+    """Each job starts its second process for itself alone, not for the sweep that it is part of."""
+    start("-m", "model=rope", "seed=0,1", "max_steps=2", "trainer=ddp", *TWO)
+    folders = run_folders(tmp_path / "runs")
+    assert [f.name for f in folders] == ["0", "1"]
+    for seed, folder in enumerate(folders):
+        results = json.loads((folder / "results.json").read_text())
+        assert (results["seed"], results["steps"]) == (seed, 2)
+        assert json.loads((folder / "status.json").read_text())["status"] == "finished"
+    assert (folders[0].parent / "comparison.csv").is_file()
+
+
+def _weights(folder: Path) -> list[torch.Tensor]:
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return [state[name] for name in sorted(state)]
