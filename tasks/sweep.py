@@ -71,6 +71,11 @@ class Comparison(Callback):
         written = compare([folder], baseline=config.sweep.get("baseline"))
         for path in written.values():
             say(f"comparison: {path}")
+        losses = {path: read_json(path / "results.json").get("val/loss") for path in runs}
+        known = {path: loss for path, loss in losses.items() if loss is not None}
+        if known:
+            best = min(known, key=known.__getitem__)
+            say(f"best: {best} (val/loss {known[best]:.4f})")
         logger = OmegaConf.to_container(config.get("logger") or OmegaConf.create(), resolve=False)
         if isinstance(logger, dict) and "wandb" in logger:
             upload_report(written, settings=logger["wandb"], group=folder.name)

@@ -27,6 +27,9 @@ def test_sweep_compares_its_runs(train, tmp_path):
     assert "gpt2" in markdown and "±" in markdown
     assert "<html" in (sweep / "comparison.html").read_text()
     assert "comparison.html" in run.err
+    losses = [json.loads((sweep / f"{i}/results.json").read_text())["val/loss"] for i in range(4)]
+    best = min(range(4), key=losses.__getitem__)
+    assert f"best: {sweep / str(best)} (val/loss {losses[best]:.4f})" in run.err
 
 
 def test_sweep_goes_on_past_a_failing_job_and_says_so(train, tmp_path):
