@@ -1,7 +1,7 @@
 """`pretrained=gpt2`: a run that starts from a checkpoint of transformers.
 
 The checkpoint decides what its weights fix (width, layers, heads, positions, norm, MLP, vocabulary), the
-run the rest: context length, dropout, mask, and the mixer with its own options.
+run the rest: context length, dropout, a mask other than causal, and the mixer with its own options.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def with_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     model = {
         **node,
         "context_length": chosen["context_length"],
-        "mask": chosen.get("mask") or node["mask"],
+        "mask": node["mask"] if _is_causal(chosen.get("mask")) else chosen["mask"],
         "mixer": {**(chosen.get("mixer") or node["mixer"]), **fixed},
     }
     config = {**config, "model": model}
@@ -44,6 +44,11 @@ def with_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
         own = {"_target_": "tasks.data.huggingface.HuggingFace", "name": str(name)}
         config |= {"tokenizer": own, "data": {**data, "tokenizer": own}}
     return config
+
+
+def _is_causal(mask: dict[str, Any] | None) -> bool:
+    """True for the default mask, which stands for whichever the checkpoint has."""
+    return mask is None or mask.get("_target_") == "zoo.masks.causal"
 
 
 def load_weights(config: dict[str, Any], model: nn.Module, tokenizer: Any) -> None:

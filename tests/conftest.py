@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
+# Where transformers copies the modelling files that exported models bring.
+_MODULES = tempfile.TemporaryDirectory(prefix="modules-")
+os.environ.setdefault("HF_MODULES_CACHE", _MODULES.name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,7 +22,16 @@ COMMANDS = [
 ]
 # These need another machine, a network, or an earlier run, and have tests of their own: here they
 # must compose.
-ELSEWHERE = ("data=hub", "trainer=gpu", "sweep.resume", "ckpt=", "model=gpt2,steps", "--cfg")
+ELSEWHERE = (
+    "data=hub",
+    "trainer=gpu",
+    "sweep.resume",
+    "ckpt=",
+    "model=gpt2,steps",
+    "--cfg",
+    "pretrained=",
+    "hydra.run.dir=",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -66,6 +75,25 @@ def test_generation_and_python_of_the_readme_work_on_a_run(train):
     scope: dict = {}
     exec(code.replace("RUN_FOLDER", str(run.folder)), scope)
     assert scope["logits_BTV"].shape[:2] == (1, 7)
+
+
+def test_a_run_goes_to_transformers_in_the_readme_s_lines(train, tmp_path, capfd):
+    """From train.py to .generate() by copying."""
+    from zoo import evaluate, export
+
+    line = next(line for line in TEXT.splitlines() if "hydra.run.dir=my_run" in line)
+    folder, exported = tmp_path / "runs" / "my_run", tmp_path / "my_model"
+    chosen = [a.replace("my_run", str(folder)) for a in shlex.split(line)[2:]]
+    assert train(*chosen, "max_steps=2").code == 0
+    line = next(line for line in TEXT.splitlines() if line.startswith("python -m zoo.export"))
+    assert shlex.split(line)[3:] == ["my_run", "my_model"]
+    assert export.main([str(folder), str(exported)]) == 0
+    code = next(block for language, block in BLOCKS if "AutoModelForCausalLM" in block)
+    exec(code.replace("my_model", str(exported)), {})
+    assert len(capfd.readouterr().out.splitlines()[-1]) > 0
+    line = next(line for line in TEXT.splitlines() if line.startswith("python -m zoo.evaluate"))
+    with pytest.raises(SystemExit):  # its arguments are understood; the tasks need a network
+        evaluate.main([*shlex.split(line)[3:], "--help"])
 
 
 def test_choices_of_the_table_exist_and_are_all_there():

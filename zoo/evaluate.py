@@ -76,6 +76,21 @@ def evaluate(
     return results
 
 
+def _tasks(tasks: list[str], include_path: str | Path | None) -> Any:
+    """The harness's index of these tasks. Its own thousands are read only where they are asked for."""
+    from lm_eval.tasks import TaskManager
+
+    own = None if include_path is None else str(include_path)
+    for include_defaults in (False, True) if own else (True,):
+        manager = TaskManager(include_path=own, include_defaults=include_defaults)
+        unknown = [task for task in tasks if not manager.match_tasks([task])]
+        if not unknown:
+            return manager
+    raise ConfigError(
+        f"--tasks: lm-eval knows no {', '.join(unknown)}; `lm_eval ls tasks` lists what it knows"
+    )
+
+
 def _numbers(measured: dict[str, Any]) -> dict[str, Any]:
     """The metrics of a task; lm-eval writes `name,filter` for them."""
     return {

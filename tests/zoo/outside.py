@@ -32,17 +32,17 @@ for name in sys.argv[1:]:
             max_new_tokens=len(want["tokens"]),
             return_dict_in_generate=True,
         )
-        uncached = model.generate(**tokens, **greedy, max_new_tokens=12, use_cache=False)
+        uncached = model.generate(**tokens, **greedy, max_new_tokens=6, use_cache=False)
         beams = model.generate(**tokens, max_new_tokens=4, num_beams=2, eos_token_id=None)
         texts = [prompt, prompt[:7], prompt[:11]]
         rows = tokenizer(texts, return_tensors="pt", padding=True)
-        together = model.generate(**rows, **greedy, max_new_tokens=24)
-        batch = [row[-24:].tolist() for row in together]
+        together = model.generate(**rows, **greedy, max_new_tokens=16)
+        batch = [row[-16:].tolist() for row in together]
         alone = [
-            model.generate(**tokenizer(text, return_tensors="pt"), **greedy, max_new_tokens=24)
+            model.generate(**tokenizer(text, return_tensors="pt"), **greedy, max_new_tokens=16)
             for text in texts
         ]
-        alone = [row[0, -24:].tolist() for row in alone]
+        alone = [row[0, -16:].tolist() for row in alone]
     by_hand = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])
     cache = out.past_key_values
     ours = type(cache).__name__ == "ZooCache"

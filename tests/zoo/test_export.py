@@ -41,7 +41,7 @@ VARIANTS = {
     },
 }
 PROMPT = "def f(x):\n    return "
-NEW = 40
+NEW = 24
 
 
 def untrained(choices: list[str], folder: Path) -> Run:

@@ -67,8 +67,7 @@ def tasks(tmp_path):
     return folder, rows
 
 
-def test_a_run_and_its_export_agree_and_both_are_right(train, tasks, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_a_run_and_its_export_agree_and_both_are_right(train, tasks, tmp_path):
     folder, rows = tasks
     run = train("model=xpos", "max_steps=2").folder
     names = ["zoo_choice", "zoo_text", "zoo_write"]
@@ -83,7 +82,7 @@ def test_a_run_and_its_export_agree_and_both_are_right(train, tasks, tmp_path, m
         model="hf",
         model_args={"pretrained": str(tmp_path / "exported"), "trust_remote_code": True},
         tasks=names,
-        task_manager=TaskManager(include_path=str(folder)),
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         batch_size=8,
         device="cpu",
         bootstrap_iters=0,

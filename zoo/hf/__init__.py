@@ -4,7 +4,8 @@
     logits_BTV = model(tokens_BT)
     save_pretrained(model, "folder")                     # transformers loads the same logits from it
 
-GPT-2 (gpt2.py), GPT-NeoX and Pythia (neox.py) and Llama-shaped models (llama.py) are read and written.
+GPT-2 (gpt2.py), GPT-NeoX and Pythia (neox.py) and Llama-shaped models (llama.py, llama_kin.py) are read
+and written.
 """
 
 from zoo.hf.families import family_of, stock_family

@@ -6,10 +6,11 @@ from zoo.decoder import Decoder
 from zoo.hf.family import Family, Misfit
 from zoo.hf.gpt2 import GPT2
 from zoo.hf.llama import Llama
+from zoo.hf.llama_kin import Mistral, Qwen2
 from zoo.hf.neox import GPTNeoX
 from zoo.load import ConfigError
 
-FAMILIES: tuple[Family, ...] = (GPT2(), GPTNeoX(), Llama())
+FAMILIES: tuple[Family, ...] = (GPT2(), GPTNeoX(), Llama(), Mistral(), Qwen2())
 
 
 def family_of(config: dict[str, Any], name: str) -> Family:

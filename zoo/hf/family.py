@@ -70,6 +70,10 @@ class Family:
         """The config of the stock class that computes what `model` does. Misfit where none does."""
         raise NotImplementedError
 
+    def check_mask(self, model: Decoder) -> None:
+        """Misfit where the model's mask is not the family's."""
+        require(model.mask.is_plain_causal, "its mask is not causal attention to everything before")
+
     def own_tensors(self, model: Decoder) -> dict[str, Tensor]:
         """The model's tensors, rearranged so that the stock class can hold them."""
         return dict(model.state_dict())
@@ -145,7 +149,6 @@ def require(condition: bool, reason: str) -> None:
 
 def check_plain(model: Decoder, *, position: type, block: tuple, norm: type, mlp: type) -> None:
     """Misfit where a part is not one that the family has, exactly that class."""
-    require(model.mask.is_plain_causal, "its mask is not causal attention to everything before")
     require(type(model.position) is position, f"its positions are {type(model.position).__name__}")
     require(type(model.norm) is norm, f"its norm is {type(model.norm).__name__}")
     for layer in model.blocks:

@@ -29,6 +29,7 @@ class Files:
                 f"{WEIGHTS}, or a name on the Hub"
             )
         self._asked = False
+        self._known: str | None = None
 
     def find(self, file: str) -> Path | None:
         """Where a file of the checkpoint lies, None where the checkpoint has no such file."""
@@ -102,7 +103,7 @@ class Files:
             RevisionNotFoundError,
         )
 
-        self._asked, self._known = True, None
+        self._asked = True
         try:
             self._known = (
                 HfApi().repo_info(self.name, revision=self.revision, timeout=_PATIENCE).sha

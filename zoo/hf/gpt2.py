@@ -100,6 +100,7 @@ class GPT2(Family):
         return found
 
     def config(self, model: Decoder) -> dict[str, Any]:
+        self.check_mask(model)
         check_plain(model, position=Learned, block=(PreNorm,), norm=LayerNorm, mlp=MLP)
         block: Any = model.blocks[0]
         return {

@@ -42,9 +42,10 @@ class Llama(Family):
 
     def node(self, config: Any) -> dict[str, Any]:
         width, heads = config.hidden_size, config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or width // heads
         require(
-            config.head_dim * heads == width,
-            f"head_dim={config.head_dim} is not hidden_size={width} over {heads} heads",
+            head_dim * heads == width,
+            f"head_dim={head_dim} is not hidden_size={width} over {heads} heads",
         )
         require(
             config.hidden_act in ("silu", "swish"),
@@ -57,13 +58,13 @@ class Llama(Family):
             mixer={
                 "_target_": "zoo.mixers.softmax.SoftmaxAttention",
                 "num_kv_heads": config.num_key_value_heads,
-                "bias": config.attention_bias,
+                "bias": getattr(config, "attention_bias", False),
             },
             mlp={
                 "_target_": "zoo.mlp.SwiGLU",
                 "expansion": config.intermediate_size / width,
                 "multiple_of": 1,
-                "bias": config.mlp_bias,
+                "bias": getattr(config, "mlp_bias", False),
             },
             norm={"_target_": "zoo.norms.RMSNorm", "eps": config.rms_norm_eps},
         )
@@ -108,6 +109,7 @@ class Llama(Family):
         return found
 
     def config(self, model: Decoder) -> dict[str, Any]:
+        self.check_mask(model)
         check_plain(model, position=RoPE, block=(PreNorm,), norm=RMSNorm, mlp=SwiGLU)
         block: Any = model.blocks[0]
         said = rope_parameters(model)

@@ -67,7 +67,7 @@ class Checkpoint:
             target = state.pop(entry.ours)
             if value.shape != target.shape:
                 raise ConfigError(
-                    f"{weights.paths[0]}: {entry.theirs[0]} makes {tuple(value.shape)}, and "
+                    f"{weights.paths[0]}: {' and '.join(entry.theirs)} makes {tuple(value.shape)}, and "
                     f"config.json asks for {tuple(target.shape)}"
                 )
             target.copy_(value)

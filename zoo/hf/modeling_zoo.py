@@ -145,7 +145,9 @@ class ZooForCausalLM(PreTrainedModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits_BTV, labels, vocab_size=logits_BTV.shape[-1])
         output = CausalLMOutputWithPast(
-            loss=loss, logits=logits_BTV, past_key_values=past_key_values
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=past_key_values,  # type: ignore[arg-type]
         )
         return output if return_dict is not False else output.to_tuple()
 

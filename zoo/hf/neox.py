@@ -95,6 +95,7 @@ class GPTNeoX(Family):
         return found
 
     def config(self, model: Decoder) -> dict[str, Any]:
+        self.check_mask(model)
         check_plain(model, position=RoPE, block=(PreNorm, Parallel), norm=LayerNorm, mlp=MLP)
         block: Any = model.blocks[0]
         return {

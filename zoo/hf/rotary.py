@@ -36,12 +36,13 @@ def rope_node(config: Any) -> dict[str, Any]:
     if kind == "dynamic":  # it counts from the length that the config names
         trained = config.max_position_embeddings
     given = {ours: said[theirs] for theirs, ours in numbers.items() if said.get(theirs) is not None}
+    factor = float(said["factor"])
     scaling = {
         "_target_": f"{rule.__module__}.{rule.__name__}",
-        "factor": float(said["factor"]),
+        "factor": factor,
         **{name: float(value) for name, value in given.items()},
     }
-    usual = 0.1 * math.log(scaling["factor"]) + 1 if kind == "yarn" else 1.0
+    usual = 0.1 * math.log(factor) + 1 if kind == "yarn" else 1.0
     for name, value in said.items():
         known = name in _SHARED or name in numbers or value is None
         fine = known or (name, value) in (("truncate", True), ("attention_factor", usual))
