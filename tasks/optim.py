@@ -125,8 +125,10 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_tokens", "max_minutes"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name}: must be above 0, got {value}")
+            least_excluded = name != "max_steps"  # no step at all: a model is tested as it comes
+            if value is not None and (value < 0 or (least_excluded and value == 0)):
+                bound = "above" if least_excluded else "at least"
+                raise ValueError(f"{name}: must be {bound} 0, got {value}")
 
     @property
     def steps(self) -> int | None:
@@ -144,7 +146,7 @@ class Budget:
         shares = [step / self.steps] if self.steps else []
         if self.max_minutes is not None:
             shares.append(seconds / 60 / self.max_minutes)
-        return min(max(shares), 1.0)
+        return min(max(shares, default=1.0), 1.0)
 
 
 def schedule_lambda(

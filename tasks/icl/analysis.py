@@ -5,8 +5,8 @@ the demonstrations (finetune.py), read them again without (FT) and put the weigh
 not tensors: memory is that of one batch.
 
 Controls within a network: random updates (normal, and uniform as published), random ranks, and
-`other`: ICL behind the demonstrations of another episode, whose update has the same form and says
-something else. Controls between networks are the task's (task.py).
+`other`: ICL behind the demonstrations of the next episode, if there is one, whose update has the same
+form and says something else. Controls between networks are the task's (task.py).
 """
 
 import math
@@ -110,7 +110,7 @@ def analyse(
     found = Findings(lr)
     draw = torch.Generator().manual_seed(reading.seed)
     for number, episode in enumerate(episodes):
-        other = episodes[(number + 1) % len(episodes)]
+        other = episodes[(number + 1) % len(episodes)] if len(episodes) > 1 else None
         with only(model) as trainable:
             before = trainable.copy()
             _, read_queries = finetune(model, episode, lr=lr, loss_on=reading.loss_on)
@@ -125,10 +125,9 @@ def analyse(
             ranked = 0
             for queries in _batches(episode, other, reading):
                 trainable.load(before)
-                zsl, icl, others = (
-                    _read(model, context, queries, reading)
-                    for context in (episode.start, episode.context, other.context)
-                )
+                zsl = _read(model, episode.start, queries, reading)
+                icl = _read(model, episode.context, queries, reading)
+                others = other and _read(model, other.context, queries, reading)
                 trainable.load(after)
                 ft = _read(model, episode.start, queries, reading)
                 _compare(found, zsl, icl, ft, others, draw)
@@ -202,10 +201,11 @@ def _asked(query: Encoded, reading: Reading) -> Ids:
 
 
 def _compare(
-    found: Findings, zsl: _Read, icl: _Read, ft: _Read, other: _Read, draw: torch.Generator
+    found: Findings, zsl: _Read, icl: _Read, ft: _Read, other: _Read | None, draw: torch.Generator
 ) -> None:
     layers = found.layers
-    for name, context in (("", icl.outputs), ("other", other.outputs)):
+    contexts = {"": icl.outputs} if other is None else {"": icl.outputs, "other": other.outputs}
+    for name, context in contexts.items():
         for raw in ("", "raw"):
             cosines = metrics.aou_cosines(
                 zsl=zsl.outputs, icl=context, ft=ft.outputs, normalised=not raw
@@ -246,9 +246,9 @@ def _rank(
     found.layers.add("kendall@random", metrics.kendall_by_query(icl=attended, ft=noise))
 
 
-def _batches(episode: Episode, other: Episode, reading: Reading) -> list[list[Encoded]]:
+def _batches(episode: Episode, other: Episode | None, reading: Reading) -> list[list[Encoded]]:
     longest = max(len(_asked(query, reading)) for query in episode.queries)
-    row = max(len(episode.context), len(other.context)) + longest
+    row = max(len(e.context) for e in (episode, other) if e) + longest
     size = max(1, reading.tokens_per_batch // row)
     return [episode.queries[i : i + size] for i in range(0, len(episode.queries), size)]
 

@@ -35,12 +35,12 @@ PANELS: dict[str, list[tuple[str, str, str, str, str]]] = {
 def plot_findings(folder: str | Path, findings: Mapping[str, Findings]) -> Path:
     """plots/similarities.png."""
     plt = pyplot()
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(15, 4.4), layout="constrained")
     _accuracies(axes[0], findings)
     curves = {net: found.curves() for net, found in findings.items()}
     for panel, (title, lines) in zip(axes[1:], PANELS.items(), strict=True):
         for name, net, label, colour, style in lines:
-            if net in curves:
+            if name in curves.get(net, {}):
                 y = curves[net][name]
                 x = range(1, len(y) + 1)
                 panel.plot(x, y, style, marker="o", ms=3, color=colour, label=label)
@@ -48,7 +48,7 @@ def plot_findings(folder: str | Path, findings: Mapping[str, Findings]) -> Path:
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("layer")
         panel.set_xticks(range(1, len(next(iter(curves[""].values()))) + 1))
-        panel.legend(frameon=False, fontsize=7)
+        panel.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.18), ncol=2)
         panel.spines[["top", "right"]].set_visible(False)
     path = Path(folder) / "plots" / "similarities.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,5 +68,5 @@ def _accuracies(axes: Any, findings: Mapping[str, Findings]) -> None:
     axes.set_xticks(range(len(settings)), settings.values())
     axes.set_ylim(0, 100)
     axes.set_title("accuracy (%)", fontsize=10)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.18))
     axes.spines[["top", "right"]].set_visible(False)

@@ -73,7 +73,7 @@ def show(findings: Mapping[str, Findings]) -> None:
     for net in findings:
         table.add_column(LABELS.get(net, net), justify="right")
     numbers = [found.numbers() for found in findings.values()]
-    for name, label in ROWS.items():
+    for name, label in ((n, x) for n, x in ROWS.items() if n in numbers[0]):
         table.add_row(label, *(_text(name, column[name]) for column in numbers))
     Console().print(table)
 
