@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -26,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from tasks.checkpoints import read_checkpoint
+from tasks.errors import UserError
 
 # What Lightning leaves in the environment for the processes that it starts.
 _RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -85,6 +87,19 @@ def load_weights(task: nn.Module, weights: dict[str, Any]) -> None:
         set_model_state_dict(task, weights, options=StateDictOptions(full_state_dict=True))
     else:
         task.load_state_dict(weights)
+
+
+def check_launcher(trainer: lightning.Trainer) -> None:
+    """Raises UserError where a sweep's launcher and Lightning would both start processes."""
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN or "BasicLauncher" in hydra.launcher._target_:
+        return
+    if trainer.strategy.launcher is not None and trainer.num_devices > 1:
+        raise UserError(
+            f"hydra/launcher: {hydra.runtime.choices['hydra/launcher']} cannot start runs of "
+            f"{trainer.num_devices} processes each; leave it out, or on SLURM use submitit_slurm "
+            "with hydra.launcher.tasks_per_node of that many"
+        )
 
 
 @contextmanager

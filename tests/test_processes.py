@@ -91,6 +91,24 @@ def test_a_sweep_of_runs_on_two_processes_each(start, tmp_path):
     assert (folders[0].parent / "comparison.csv").is_file()
 
 
+def test_runs_of_several_processes_are_refused_where_the_launcher_starts_its_own(train, tmp_path):
+    run = train("-m", "model=rope", "seed=0,1", "trainer=ddp", *TWO, "hydra/launcher=joblib")
+    assert run.code == 1 and "hydra/launcher: joblib cannot start runs of 2 processes" in run.err
+
+
+@pytest.mark.parametrize(
+    "launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)]
+)
+def test_a_sweep_side_by_side(start, tmp_path, launcher, monkeypatch):
+    """Jobs in processes of their own: the same folders, the same comparison."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = start("-m", "model=rope", "seed=0,1", "max_steps=2", f"hydra/launcher={launcher}")
+    folders = run_folders(tmp_path / "runs")
+    assert sorted(f.name for f in folders) == ["0", "1"]
+    assert all((f / "results.json").is_file() for f in folders)
+    assert "comparison.html" in out and "best: " in out
+
+
 def _weights(folder: Path) -> list[torch.Tensor]:
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return [state[name] for name in sorted(state)]
