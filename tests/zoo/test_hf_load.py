@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zoo.hf import load_pretrained, save_pretrained
+from zoo.hf import Checkpoint, load_pretrained, save_pretrained
 from zoo.load import ConfigError, build
 
 V, T = 61, 24
@@ -195,6 +195,26 @@ def test_pythia_s_own_file_calls_its_head_embed_out(tmp_path):
     save_file(renamed, path, metadata={"format": "pt"})
     ours = load_pretrained(tmp_path, dtype=torch.float64)
     assert difference(ours(tokens()), theirs(tokens()).logits) < 1e-5
+
+
+def test_configs_of_years_ago_are_understood(tmp_path):
+    """The Hub's Pythia and Llama 2 still say rotary_pct and rope_scaling.type."""
+    pythia = {"model_type": "gpt_neox", "vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1}
+    pythia |= {"num_attention_heads": 2, "intermediate_size": 48, "max_position_embeddings": 32}
+    pythia |= {"rotary_pct": 0.25, "rotary_emb_base": 5000, "use_parallel_residual": True}
+    old = {"model_type": "llama", **LLAMA, "rms_norm_eps": 1e-5, "rope_theta": 5000.0}
+    old |= {"rope_scaling": {"type": "linear", "factor": 2.0}}
+    for config in (pythia, old):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        position = Checkpoint(tmp_path).node["position"]
+        assert position["base"] == 5000
+        if config is pythia:
+            assert position["fraction"] == 0.25
+        else:
+            assert position["scaling"] == {
+                "_target_": "zoo.positions.scaling.Linear",
+                "factor": 2.0,
+            }
 
 
 def test_weights_in_several_files(tmp_path):
