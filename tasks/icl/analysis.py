@@ -127,7 +127,7 @@ def analyse(
                 trainable.load(before)
                 zsl = _read(model, episode.start, queries, reading)
                 icl = _read(model, episode.context, queries, reading)
-                others = other and _read(model, other.context, queries, reading)
+                others = _read(model, other.context, queries, reading) if other else None
                 trainable.load(after)
                 ft = _read(model, episode.start, queries, reading)
                 _compare(found, zsl, icl, ft, others, draw)

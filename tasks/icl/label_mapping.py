@@ -1,6 +1,6 @@
 """Something to learn in context: sequences of pairs whose labels follow a map that each draws anew.
 
-    <s>  item label  item label  item label ...        item = symbol + fillers
+    <s>  item label  item label  item label ...        item = fillers + symbol
 
 Each symbol belongs to one of a few groups, fixed once and for all; a map says which label each group has
 in this sequence. The label behind an item can be told from the pairs before it, and from nothing else.
@@ -107,7 +107,7 @@ class LabelMapping(MadeUp):
     def item(self, symbol: int, draw: np.random.Generator) -> list[int]:
         """The tokens of an item."""
         fillers = self.first_filler + draw.integers(self.fillers, size=self.item_tokens - 1)
-        return [self.first_symbol + symbol, *fillers.tolist()]
+        return [*fillers.tolist(), self.first_symbol + symbol]
 
     def sample(self, draw: np.random.Generator) -> np.ndarray:
         """(1 + pairs x (item_tokens + 1),) token ids."""
@@ -115,8 +115,8 @@ class LabelMapping(MadeUp):
         symbols = draw.integers(len(self.group_of), size=self.pairs)
         fillers = draw.integers(self.fillers, size=(self.pairs, self.item_tokens - 1))
         columns = (
-            self.first_symbol + symbols[:, None],
             self.first_filler + fillers,
+            self.first_symbol + symbols[:, None],
             self.first_label + labels[self.group_of[symbols]][:, None],
         )
         return np.concatenate(([0], np.concatenate(columns, axis=1).ravel()))

@@ -70,3 +70,27 @@ def _accuracies(axes: Any, findings: Mapping[str, Findings]) -> None:
     axes.set_title("accuracy (%)", fontsize=10)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.18))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot_regression(folder: str | Path, curves: Mapping[str, list[float]]) -> Path:
+    """plots/regression.png: errors, and distances from the network's predictions, by demonstrations."""
+    plt = pyplot()
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    names = {"gd1": "one step of descent", "gd4": "four steps", "ols": "least squares"}
+    colours = {"gd1": GREEN, "gd4": SKY, "ols": BLACK}
+    panels[0].plot(curves["mse"], "o-", ms=3.5, color=BLUE, label="network")
+    panels[0].plot(curves["mse@untrained"], ":", color=ORANGE, label="untrained")
+    for name, label in names.items():
+        panels[0].plot(curves[f"mse_{name}"], color=colours[name], lw=1.2, label=label)
+        panels[1].plot(curves[f"distance_{name}"], "o-", ms=3.5, color=colours[name], label=label)
+    for panel, title in zip(panels, ("squared error", "squared distance from the network")):
+        panel.set_yscale("log")
+        panel.set_ylim(1e-4, None)
+        panel.set(xlabel="demonstrations", title=title)
+        panel.legend(frameon=False, fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    path = Path(folder) / "plots" / "regression.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

@@ -15,7 +15,6 @@ rate of its own, and `untrained_same_lr`, with that of the trained network. Name
 `@other`: ICL behind the demonstrations of another episode. Curves by layer: series.json and plots/.
 """
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,10 @@ from tasks.icl.finetune import LossOn
 from tasks.icl.plots import plot_findings
 from tasks.icl.record import check_readable
 from tasks.icl.show import numbers_of, series_of, show
+from tasks.icl.untrained import untrained
 from tasks.lm import LanguageModeling
 from tasks.run_folder import write_json
 from zoo.decoder import Decoder
-from zoo.init import initialise
 
 RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 
@@ -132,16 +131,3 @@ class InContextLearning(LanguageModeling):
             plot_findings(folder, self.findings)
             show(self.findings)
         return numbers
-
-
-def untrained(model: Decoder, *, seed: int) -> Decoder:
-    """A copy with the weights that training would start from."""
-    fresh = copy.deepcopy(model)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-        initialise(fresh, width=fresh.width, num_layers=len(fresh.blocks))
-    return fresh
