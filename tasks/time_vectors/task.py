@@ -1,0 +1,124 @@
+"""Language modelling on one period, from a base model: `task=time_vectors data.period=…`.
+
+What it adds to `tasks.lm` is where the weights come from, and LoRA: factors beside frozen matrices
+instead of new matrices. A run's checkpoints hold the weights with the factors added, so it loads as
+any other; `adapter/` in its folder holds the factors alone.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.environment import hardware
+from tasks.errors import UserError
+from tasks.lm import LanguageModeling
+from tasks.run_folder import read_json, say
+from tasks.time_vectors.data import BASE
+from tasks.time_vectors.lora import LoRA
+from zoo.load import load_run
+
+
+class PeriodTuning(LanguageModeling):
+    """Tunes the model of `base` on the run's data.
+
+    base: a run's folder, or a sweep's, which has the run with data.period=base and this seed; that
+    run is waited for while it is going. None, and data.period=base: from scratch.
+    """
+
+    def __init__(
+        self,
+        *,
+        period: str | int = BASE,
+        base: str | None = None,
+        lora: LoRA | None = None,
+        **shared: Any,
+    ):
+        super().__init__(**shared)
+        self.period, self.base, self.lora = str(period), base, None
+        self._tokenizer: Any = None
+        if self.period == BASE or base is None:
+            return
+        run = load_run(find_base(Path(base), self.seed))
+        self._tokenizer = run.tokenizer
+        try:
+            self.model.load_state_dict(run.model.state_dict())
+        except RuntimeError as error:
+            raise UserError(
+                f"task.base: {run.folder} holds another model than this run's"
+            ) from error
+        if lora is not None:
+            self.lora = lora.attach(self.model)
+
+    def on_fit_start(self) -> None:
+        """A base that read another vocabulary is no base."""
+        own = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        if self._tokenizer is not None and self._tokenizer.fingerprint != own.fingerprint:
+            raise UserError(
+                f"task.base: {self.base} was trained with another tokenizer; "
+                "use the corpus and the tokenizer that it was trained with"
+            )
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The model's weights with LoRA's factors added, and the factors."""
+        state = super().state_dict(*args, **kwargs)
+        if self.lora is not None:
+            for name, delta in self.lora.deltas().items():
+                state[f"model.{name}"] = state[f"model.{name}"] + delta
+        return state
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """With LoRA the factors alone: the matrices beside them are the base's."""
+        if self.lora is not None:
+            own = super().state_dict()
+            state_dict = {n: v if n.startswith("lora.") else own[n] for n, v in state_dict.items()}
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def results(self) -> dict[str, Any]:
+        """The period's name; with LoRA, writes the adapter."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.lora is not None and self.trainer.is_global_zero:
+            self.lora.save(Path(self.trainer.default_root_dir) / "adapter")
+        return {"period": data.label, "periods": data.periods}
+
+
+def find_base(folder: Path, seed: int) -> Path:
+    """The base run that a run's or a sweep's folder means. Raises UserError where there is none."""
+    if (folder / "config.yaml").is_file():
+        return folder
+    for path in sorted(folder.glob("*/config.yaml")):
+        config = yaml.safe_load(path.read_text()) or {}
+        about = (str(config.get("data", {}).get("period")), config.get("seed"))
+        if about == (BASE, seed):
+            return _finished(path.parent)
+    raise UserError(
+        f"task.base: {folder} has no run with data.period=base and seed={seed}; run that first, "
+        "or give another run's folder"
+    )
+
+
+def _finished(run: Path) -> Path:
+    """Waits while another process trains it."""
+    said = False
+    while (status := read_json(run / "status.json")).get("status") == "running":
+        if status.get("host") == hardware() and not _alive(status["process"]):
+            break
+        if not said:
+            say(f"waiting for the base model in {run}")
+            said = True
+        time.sleep(1)
+    if status.get("status") != "finished":
+        raise UserError(f"task.base: the run in {run} did not finish; go on with it first")
+    return run
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
