@@ -15,6 +15,8 @@ from typing import Any
 from zoo.hf.wrap import wrap
 from zoo.load import ConfigError, load_run
 
+_FEWSHOT_SEED = 1234  # the harness's own
+
 
 def harness_model(
     run_folder: str | Path,
@@ -49,31 +51,39 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """What lm-eval measures of a run, {task: {metric: value}}, also written to RUN/lm_eval.json.
 
-    include_path: a folder of task files (YAML). limit: documents a task, or their share below 1.
+    include_path: a folder of task files (YAML). num_fewshot: worked examples before each question, where
+    a task does not forbid them; None: the task's own. limit: documents a task, or their share below 1.
     `model` as in `harness_model`. Raises ConfigError, naming the task, for one that is not known.
     """
     judged = harness_model(run_folder, **model)
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
-    unknown = [task for task in tasks if not manager.match_tasks([task])]
-    if unknown:
-        raise ConfigError(
-            f"--tasks: lm-eval knows no {', '.join(unknown)}; lm_eval ls tasks lists all"
-        )
-    outcome = simple_evaluate(
-        model=judged,
-        tasks=tasks,
-        task_manager=manager,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        bootstrap_iters=0,
+    results = measure(
+        judged, tasks, include_path=include_path, num_fewshot=num_fewshot, limit=limit
     )
-    results = {task: _numbers(measured) for task, measured in outcome["results"].items()}
     path = Path(run_folder) / "lm_eval.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def measure(
+    model: Any,
+    tasks: list[str],
+    *,
+    include_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: float | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What lm-eval measures of any of its models, {task: {metric: value}}; see `evaluate`."""
+    import lm_eval
+
+    loaded = _tasks(tasks, include_path).load(tasks)
+    for task in loaded["tasks"].values():
+        shots = task.get_config("num_fewshot")
+        if shots is None or (num_fewshot is not None and shots != 0):
+            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+    # Not simple_evaluate: it also inspects the machine, which takes longer than a small task.
+    outcome = lm_eval.evaluate(lm=model, task_dict=loaded, limit=limit, bootstrap_iters=0)
+    return {task: _numbers(measured) for task, measured in outcome["results"].items()}
 
 
 def _tasks(tasks: list[str], include_path: str | Path | None) -> Any:

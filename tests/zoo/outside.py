@@ -43,6 +43,7 @@ for name in sys.argv[1:]:
             for text in texts
         ]
         alone = [row[0, -16:].tolist() for row in alone]
+    model(**rows, labels=rows["input_ids"]).loss.backward()
     by_hand = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])
     cache = out.past_key_values
     ours = type(cache).__name__ == "ZooCache"
@@ -54,6 +55,7 @@ for name in sys.argv[1:]:
         "beams": beams.shape[1] == ids.shape[1] + 4,
         "loss": bool((loss - by_hand).abs() < 1e-5),
         "rows": batch == alone,
+        "trains": all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()),
         "size": cache.size if ours else None,
         "read": cache.get_seq_length(),
         "tied": model.get_output_embeddings().weight is model.get_input_embeddings().weight,
@@ -61,4 +63,4 @@ for name in sys.argv[1:]:
             prompt, max_new_tokens=4
         )[0]["generated_text"],
     }
-Path("report.json").write_text(json.dumps(report))
+Path("report.json").write_text(json.dumps(report, default=bool))

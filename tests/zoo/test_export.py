@@ -105,7 +105,7 @@ def check(said: dict, architecture: str) -> None:
     assert said["loss"], "labels give the mean next-token loss"
     assert said["text"].startswith(PROMPT), "pipeline"
     assert said["rows"], "rows of several lengths are generated as if alone"
-    assert said["tied"] and said["beams"]
+    assert said["tied"] and said["beams"] and said["trains"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -74,20 +74,13 @@ def test_a_run_and_its_export_agree_and_both_are_right(train, tasks, tmp_path):
     measured = evaluate.evaluate(run, names, include_path=folder)
     assert json.loads((run / "lm_eval.json").read_text()) == measured
 
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
+    from lm_eval.models.huggingface import HFLM
 
     export.export(run, tmp_path / "exported")
-    outcome = simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(tmp_path / "exported"), "trust_remote_code": True},
-        tasks=names,
-        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-        batch_size=8,
-        device="cpu",
-        bootstrap_iters=0,
+    exported = HFLM(
+        pretrained=str(tmp_path / "exported"), trust_remote_code=True, batch_size=8, device="cpu"
     )
-    theirs = {task: evaluate._numbers(numbers) for task, numbers in outcome["results"].items()}
+    theirs = evaluate.measure(exported, names, include_path=folder)
     assert theirs.keys() == measured.keys()
     for task in names:
         assert theirs[task] == pytest.approx(measured[task], rel=1e-6), task
