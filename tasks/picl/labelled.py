@@ -61,11 +61,6 @@ class Labelled(ABC):
         """Tasks that it must never see."""
 
     @property
-    def known(self) -> set[int]:
-        """The training tasks' numbers in a corpus whose tasks are known; empty for any other."""
-        return set()
-
-    @property
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """What the training tasks depend on."""
@@ -92,10 +87,6 @@ class WorldTasks(Labelled):
     @cached_property
     def held_out(self) -> list[LabelledTask]:
         return [self._task(t) for t in self.world.test_tasks]
-
-    @property
-    def known(self) -> set[int]:
-        return self.world.seen
 
     def _task(self, number: int) -> LabelledTask:
         draw = self.world.draws(1, number)
