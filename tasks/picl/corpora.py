@@ -10,6 +10,8 @@ import numpy as np
 from tasks.data.corpora import Corpus, Document
 from tasks.picl.world import FORMS, TOPICS, WORDS, World, spell
 
+_LINES = {"paragraphs": "lines"}  # what `tasks.picl.paragraphs` must not glue
+
 
 class WorldCorpus(Corpus):
     """Paragraphs of the world's corpus tasks, a line each, and paragraphs of a real corpus.
@@ -61,11 +63,11 @@ class WorldCorpus(Corpus):
             forms = WORDS["form"][draw.integers(FORMS, size=count)].tolist()
             rows = spell(self.world.contents(draw, tasks, topics=topics))
             lines = [f"{form} {text} {answer}" for form, (text, answer) in zip(forms, rows)]
-            yield Document("\n".join(lines) + "\n", f"world {number}", {"tasks": tasks.tolist()})
+            yield Document("\n".join(lines) + "\n", f"world {number}", {**_LINES, "tasks": tasks.tolist()})
         blocks = islice(self._blocks(), self.real_paragraphs)
         number = 0
         while block := list(islice(blocks, self.per_document)):
-            yield Document("\n".join(block) + "\n", f"real {number}")
+            yield Document("\n".join(block) + "\n", f"real {number}", _LINES)
             number += 1
 
     def _blocks(self) -> Iterator[str]:

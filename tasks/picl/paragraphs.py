@@ -7,7 +7,8 @@ a line's length its tokens plus 2,
     else, if the group is empty or its last line ends in ":" or "?", append it all the same;
     else the group is a paragraph, and the line begins the next.
 
-Documents of fewer than 20 characters and blank lines are dropped, long lines stay whole. Of equal
+Documents of fewer than 20 characters and blank lines are dropped, long lines stay whole. A document
+whose meta says {"paragraphs": "lines"} is not glued at all: every line is a paragraph. Of equal
 paragraphs of a shard the first is kept; equal ones of different shards meet in `neighbours`.
 
 A shard is one Arrow record batch with a row a paragraph: `text` (the lines as they were, for the
@@ -237,7 +238,9 @@ def _paragraphs(
                 lines.append(line)
                 tasks.append(known[number] if known and number < len(known) else -1)
         lengths = [len(ids) for ids in tokenizer.encode_batch(lines)] if lines else []
-        for group in glue_lines(lines, lengths, glue):
+        apart = document.meta.get("paragraphs") == "lines"
+        alone = [[i] for i in range(len(lines))]
+        for group in alone if apart else glue_lines(lines, lengths, glue):
             own = {tasks[i] for i in group}
             task = own.pop() if len(own) == 1 else -1
             found.append(("\n".join(lines[i] for i in group), task))
