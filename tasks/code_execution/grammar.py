@@ -1,6 +1,6 @@
 """What a trace may go on with, as a finite automaton over token ids.
 
-    trace    = { [output] line } end            SingleLine: table end
+    trace    = [output] line { [output] line }    SingleLine: one table; then the end
     output   = <output> text
     line     = <line> number table              number: one of the program's own lines
     table    = <state> [ pair { <dictsep> pair } ] </state>
@@ -33,7 +33,6 @@ class Grammar:
         plain[list(special.values())] = False
         colon = torch.zeros(V, dtype=torch.bool)
         colon[tokenizer.forms(":")] = True
-        end = special["</s>"]
 
         def only(*tokens: str) -> Tensor:
             return torch.zeros(V, dtype=torch.bool).index_fill_(
@@ -56,13 +55,10 @@ class Grammar:
         if single_line:
             arrows[START] = [(only("<state>"), STATE)]
             arrows[TABLE] = [(only("</s>"), FREE)]
-        else:
-            arrows[START].append((only("</s>"), FREE))  # a program may do nothing
         self.next_NV = torch.full((len(arrows), V), -1)
         for state, ways in arrows.items():
             for tokens_V, target in ways:
                 self.next_NV[state, tokens_V] = target
-        self.end = end
 
     def start(self, rows: int, device: torch.device) -> Tensor:
         """The states of rows that have written nothing, (R,)."""
