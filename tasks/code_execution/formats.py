@@ -33,7 +33,7 @@ SPECIAL_TOKENS = (
     *(f"<{i}>" for i in range(MAX_LINES)),
 )
 
-COLUMNS = {
+COLUMNS: dict[str, str | list[str]] = {
     "id": "string",  # of the record, the same in every build from the same recipe
     "source_set": "string",  # one of SETS
     "source_id": "string",  # the program that it was made from; all of one source are in one split

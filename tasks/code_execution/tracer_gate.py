@@ -13,7 +13,7 @@ MODULES = frozenset(
     | {"fractions", "decimal"}
 )
 FORBIDDEN = frozenset(
-    {"exec", "eval", "compile", "open", "input", "globals", "locals", "vars", "breakpoint", "exit"}
+    {"exec", "eval", "open", "input", "globals", "locals", "vars", "breakpoint", "exit"}
     | {"quit", "help", "id", "hash", "memoryview", "copyright", "credits", "license", "sys", "os"}
 )
 _DUNDERS = """
