@@ -37,25 +37,24 @@ SDPA = "SDPA flash (CPU), full causal"
 ATTENTION_MEMORY = """
 from kernels.attention.masks import blockwise_causal, sliding_window
 from kernels.attention.op import attention
-kind, T, window = arguments
-mask = {"blockwise": blockwise_causal, "window": sliding_window}[kind](window)
-q, k, v = (torch.randn(1, T, 4, 64).transpose(1, 2).requires_grad_() for _ in range(3))
-def run():
-    attention(q, k, v, mask).sum().backward()
+def job(kind, T, window):
+    mask = {"blockwise": blockwise_causal, "window": sliding_window}[kind](window)
+    q, k, v = (torch.randn(1, T, 4, 64).transpose(1, 2).requires_grad_() for _ in range(3))
+    return lambda: attention(q, k, v, mask).sum().backward()
 """
 LOSS_MEMORY = """
 import torch.nn.functional as F
 from kernels.cross_entropy.op import linear_cross_entropy
-form, N, C, V = arguments
-hidden, weight = torch.randn(N, C, requires_grad=True), torch.randn(V, C, requires_grad=True)
-targets = torch.randint(0, V, (N,))
-(torch.randn(64, 64) @ torch.randn(64, 64)).sum()
-def run():
-    if form == "plain":
-        loss = F.cross_entropy(hidden @ weight.T, targets)
-    else:
-        loss, _ = linear_cross_entropy(hidden, weight, targets)
-    loss.backward()
+def job(form, N, C, V):
+    hidden, weight = torch.randn(N, C, requires_grad=True), torch.randn(V, C, requires_grad=True)
+    targets = torch.randint(0, V, (N,))
+    def run():
+        if form == "plain":
+            loss = F.cross_entropy(hidden @ weight.T, targets)
+        else:
+            loss, _ = linear_cross_entropy(hidden, weight, targets)
+        loss.backward()
+    return run
 """
 
 
@@ -129,7 +128,10 @@ def _attention() -> Iterator[Row]:
 
 def _memory() -> Iterator[Row]:
     for kind, name in (("blockwise", "BCA"), ("window", "sliding window")):
-        grown = {T: peak_growth(ATTENTION_MEMORY, kind, T, BLOCK) for T in (8192, 32768)}
+        grown = {
+            T: peak_growth(ATTENTION_MEMORY, (kind, 1024, BLOCK), (kind, T, BLOCK))
+            for T in (8192, 32768)
+        }
         shape = f"h {BLOCK}; {grown[8192]:.0f} and {grown[32768]:.0f} MiB"
         growth = grown[32768] / grown[8192]
         yield Row("cpu", f"{name} f+b, memory(32k) / memory(8k)", shape, "itself", growth, 4.4)
@@ -197,7 +199,10 @@ def _loss() -> Iterator[Row]:
         yield Row(
             "cpu", "loss from hidden states f+b, time", shape, "F.cross_entropy", against, goal
         )
-    grown = {form: peak_growth(LOSS_MEMORY, form, N, C, 8192) for form in ("plain", "ours")}
+    grown = {
+        form: peak_growth(LOSS_MEMORY, (form, 256, C, 1024), (form, N, C, 8192))
+        for form in ("plain", "ours")
+    }
     shape = (
         f"{N} tokens, width {C}, vocabulary 8192; {grown['ours']:.0f} of {grown['plain']:.0f} MiB"
     )

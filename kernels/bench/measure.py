@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -168,25 +168,46 @@ def check_tail(
         check(f"{name}, {part}", x[:1, :1, -TAIL:], y[:, :, -TAIL:], roundings)
 
 
-def peak_growth(program: str, *arguments: object) -> float:
-    """MiB by which the peak resident size of a fresh process grows while program's run() runs.
-
-    program: Python source that defines run(). It runs in one thread.
-    """
-    code = f"""
-import json, resource, sys
+PEAK = """
+import json, pathlib, resource, sys
 import torch
+
+def peak():
+    try:  # not ru_maxrss, which on Linux starts from the parent's
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+    except OSError:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used / (2**20 if sys.platform == "darwin" else 2**10)
+
+def forget():
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is in use
+    except OSError:
+        pass
+
 torch.set_num_threads(1)
-arguments = json.loads(sys.argv[1])
-{program}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-run()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) / (2**20 if sys.platform == "darwin" else 2**10))
+warm, measured = json.loads(sys.argv[1])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True
-    )
+MEASURE = """
+job(*warm)()
+call = job(*measured)
+forget()
+before = peak()
+call()
+print(peak() - before)
+"""
+
+
+def peak_growth(program: str, warm: Sequence[object], measured: Sequence[object]) -> float:
+    """MiB by which a call grows the peak resident size of a fresh process of one thread.
+
+    program: Python source that defines job(*arguments), which allocates inputs and returns the call.
+    warm: arguments of a small job to run first, so that libraries' own memory does not count.
+    """
+    code = f"{PEAK}{program}\n{MEASURE}"
+    sizes = json.dumps([warm, measured])
+    done = subprocess.run([sys.executable, "-c", code, sizes], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the memory measurement failed: {done.stderr.strip()[-500:]}")
     return float(done.stdout)

@@ -1,10 +1,11 @@
 """Next-token loss from hidden states and the output matrix, without (tokens x vocabulary) logits.
 
-For each chunk of tokens: logits, their log-sum-exp, then softmax minus one-hot in place, and from it
-this chunk's part of every gradient, all in the forward pass. The chunk's logits are then dropped, so
-memory is O(chunk * V) and the three matmuls are those of the plain form; the backward only scales by
-the incoming gradient. That works because the per-token weights are known in the forward: the
-differentiable result is their (mean or sum) reduction, and the per-token losses come detached.
+For each chunk of tokens: logits z, p = softmax(z), the log-sum-exp as max z - log max p (one pass each,
+and it cannot underflow), then p minus one-hot in place, and from it this chunk's part of every
+gradient, all in the forward pass. The next chunk overwrites the logits, so memory is O(chunk * V) and
+the three matmuls are those of the plain form; the backward only scales by the incoming gradient. That
+works because the per-token weights are known in the forward: the differentiable result is their (mean
+or sum) reduction, and the per-token losses come detached.
 
 Small vocabularies take the plain form, which is faster there. Formulas and shapes: `reference.py`.
 """
@@ -17,9 +18,7 @@ from torch import Tensor
 from kernels.cross_entropy import reference
 from kernels.cross_entropy.reference import token_weights
 
-PLAIN_LOGITS = (
-    2**17
-)  # up to this many logits the plain form costs less than the chunked one's calls
+PLAIN_LOGITS = 2**21  # with fewer than this the plain form is the faster one
 CHUNK_LOGITS = {"cpu": 2**21}  # logits held at a time: 8 MiB in float32, which stay in the cache
 CHUNK_LOGITS_ELSEWHERE = 2**26  # a GPU needs tall matmuls
 IMPLS = ("auto", "reference", "chunked")
@@ -54,7 +53,7 @@ def linear_cross_entropy(
             f"{tuple(hidden_NC.shape)} and {tuple(targets_N.shape)}"
         )
     N, V = targets_N.shape[0], weight_VC.shape[0]
-    if impl == "reference" or (impl == "auto" and chunk is None and N * V <= PLAIN_LOGITS):
+    if impl == "reference" or (impl == "auto" and chunk is None and N * V < PLAIN_LOGITS):
         return reference.linear_cross_entropy(
             hidden_NC,
             weight_VC,
@@ -71,8 +70,6 @@ def linear_cross_entropy(
     compute = torch.get_autocast_dtype(device) if autocast else hidden_NC.dtype
     exact = torch.promote_types(hidden_NC.dtype, torch.float32)
     weights = token_weights(targets_N, weights_N, ignore_index, exact)
-    if reduction == "mean":
-        weights = weights / weights.sum()
     ignored = targets_N == ignore_index
     grad = torch.is_grad_enabled()
     loss, losses, *_ = _chunked(
@@ -86,6 +83,8 @@ def linear_cross_entropy(
         grad and hidden_NC.requires_grad,
         grad and weight_VC.requires_grad,
     )
+    # Dividing here keeps the gradients inside near 1: half precision would lose those of 1 / N.
+    loss = loss / weights.sum() if reduction == "mean" else loss
     return loss, losses.masked_fill(ignored, 0.0)
 
 
@@ -101,38 +100,42 @@ def _chunked(
     need_hidden: bool,
     need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(loss, losses, grad_hidden, grad_weight, grad_bias); gradients that are not needed are empty."""
-    N, exact = hidden.shape[0], weights.dtype
+    """(loss, losses, grad_hidden, grad_weight, grad_bias); gradients that are not needed are empty.
+
+    loss: the sum of losses times weights.
+    """
+    N, V, exact = hidden.shape[0], weight.shape[0], weights.dtype
     losses = weights.new_empty(N)
     grad_hidden = hidden.new_empty(hidden.shape if need_hidden else 0)
     grad_weight = weights.new_zeros(weight.shape if need_weight else 0)
     grad_bias = weights.new_zeros(bias.shape if bias is not None else 0)
+    rows = min(chunk, N)
+    logits = hidden.new_empty(rows, V, dtype=compute)
+    minus = weights.new_full((rows, 1), -1.0)
     with torch.autocast(hidden.device.type, enabled=False):
         matrix = weight.to(compute)
         for a in range(0, N, chunk):
-            x, y, w = (
-                hidden[a : a + chunk].to(compute),
-                targets[a : a + chunk, None],
-                weights[a : a + chunk, None],
-            )
-            z = (x @ matrix.T).to(exact)
+            part = slice(a, a + chunk)
+            x, y, w = hidden[part].to(compute), targets[part, None], weights[part, None]
+            n = x.shape[0]
+            z = torch.mm(x, matrix.T, out=logits[:n]).to(exact)
             if bias is not None:
                 z += bias
-            top, hit = z.amax(1, keepdim=True), z.gather(1, y)
-            total = z.sub_(top).exp_().sum(1, keepdim=True)
-            losses[a : a + chunk] = (total.log() + top - hit).squeeze(1)
+            hit, top = z.gather(1, y), z.amax(1, keepdim=True)
+            p = torch.softmax(z, 1, out=z)  # each row is read before it is written
+            losses[part] = (top - p.amax(1, keepdim=True).log() - hit).squeeze(1)
             if not (need_hidden or need_weight or bias is not None):
                 continue
-            z.mul_(w / total).scatter_add_(1, y, -w)  # w (softmax - one-hot)
+            p.scatter_add_(1, y, minus[:n])  # softmax - one-hot
             if bias is not None:
-                grad_bias += z.sum(0)
-            z = z.to(compute)
+                grad_bias += (p * w).sum(0)
+            p = p.to(compute)
             if need_hidden:
-                grad_hidden[a : a + chunk] = z @ matrix
+                grad_hidden[part] = (p @ matrix) * w
             if need_weight and compute == exact:
-                grad_weight.addmm_(z.T, x)
+                grad_weight.addmm_(p.T, x * w)
             elif need_weight:
-                grad_weight += z.T @ x
+                grad_weight += p.T @ (x * w).to(compute)
         loss = (losses * weights).sum()
     return (
         loss,
