@@ -1,0 +1,107 @@
+"""The pages: their code runs as printed, the site builds from them, and no link leads nowhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from conftest import ROOT
+
+PAGES = sorted(p for room in ("zoo", "kernels", "tasks") for p in (ROOT / room).rglob("README.md"))
+NEW = (ROOT / "zoo" / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    """The files of the page on new variants, in the folders that their first lines name."""
+    folder = tmp_path_factory.mktemp("variants")
+    for block in re.findall(r"```(?:python|yaml)\n# (.*?)```", NEW, re.S):
+        name, text = block.split("\n", 1)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+COMMANDS = [line for line in NEW.splitlines() if line.startswith("python train.py")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_new_variant_of_the_page_trains(train, variants, monkeypatch, command):
+    """Printed files, printed command: whoever copies them has a variant."""
+    import zoo
+    import zoo.mixers
+    import zoo.positions
+
+    for package in (zoo, zoo.mixers, zoo.positions):
+        where = variants / package.__name__.replace(".", "/")
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(where)])
+    arguments = [a for a in shlex.split(command)[2:] if not a.startswith("seed=")]
+    run = train("--config-dir", str(variants / "conf"), *arguments, "max_steps=2")
+    assert run.code == 0, run.err
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.links: list[str] = []
+        self.names: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.links += [values[k] for k in ("href", "src") if values.get(k)]
+        self.names |= {values[k] for k in ("id", "name") if values.get(k)}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built by the command that the README prints."""
+    pytest.importorskip("pdoc")
+    folder = tmp_path_factory.mktemp("site")
+    text = (ROOT / "README.md").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("pdoc "))
+    arguments = shlex.split(command)[1:]
+    arguments[arguments.index("-o") + 1] = str(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "pdoc", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Error" not in done.stderr and "not found" not in done.stderr, done.stderr[-2000:]
+    return folder
+
+
+def test_every_page_is_on_the_site(site):
+    """A system's page opens where its package is described."""
+    for page in PAGES:
+        package = page.parent.relative_to(ROOT)
+        title = page.read_text().splitlines()[0].lstrip("# ")
+        text = (site / package).with_suffix(".html").read_text()
+        assert re.sub(r"\W", "", title) in re.sub(r"<.*?>|&\w+;|\W", "", text), page
+
+
+def test_no_link_of_the_site_leads_nowhere(site):
+    pages = {path: Page(path.read_text()) for path in site.rglob("*.html")}
+    assert len(pages) > 50
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.exists(), f"{path.relative_to(site)}: {link}"
+            if parts.fragment and target in pages:
+                names = pages[target].names
+                assert unquote(parts.fragment) in names, f"{path.relative_to(site)}: {link}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: str(p.parent.name))
+def test_no_link_between_files_leads_nowhere(page):
+    """As read in the repository."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not urlsplit(link).scheme and not link.startswith("#"):
+            assert (page.parent / link.split("#")[0]).exists(), link
