@@ -105,3 +105,28 @@ def test_no_link_between_files_leads_nowhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not urlsplit(link).scheme and not link.startswith("#"):
             assert (page.parent / link.split("#")[0]).exists(), link
+
+
+def test_the_notebook_trains_compares_and_plots(corpus, tmp_path, monkeypatch):
+    """Every cell runs, the two figures are there, and the table has all three models."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(ROOT / "zoo" / "tour.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "kept without outputs"
+    settings = next(cell for cell in notebook.cells if "STEPS = 200" in cell.source)
+    extra = ["size=nano", "data=text", f"data.path={corpus}", "data.batch_size=4"]
+    extra.append("data.cross_documents=true")
+    settings.source = settings.source.replace("STEPS = 200", "STEPS = 2").replace(
+        'EXTRA = ["size=nano"]', f"EXTRA = {extra}"
+    )
+    sweep = next(cell for cell in notebook.cells if "seed=0,1" in cell.source)
+    sweep.source = sweep.source.replace("seed=0,1", "seed=0")
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    table = next(o["data"]["text/plain"] for o in outputs if "text/plain" in o.get("data", {}))
+    assert all(name in table for name in ("gpt2", "rope", "xpos"))
