@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
+
+Decay = Literal["cosine", "linear", "constant", "square_root", "inverse_sqrt"]
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -69,23 +71,25 @@ class AdamW:
 
 
 class Schedule:
-    """The learning rate's factor over a run: linear warm-up, then cosine, linear or constant.
+    """The learning rate's factor over a run: linear warm-up, then a decay.
 
     The warm-up is counted in steps, or with a number below 1 as a share of the run; after it the
-    factor falls to `final` at the end.
+    factor falls to `final` at the end by cosine, linear or square_root (final + (1 - final) times the
+    square root of what is left, PICL's released schedule); inverse_sqrt is sqrt(warm-up / step)
+    whatever `final` (Vaswani et al. 2017 §5.3), constant stays.
     """
 
     def __init__(
         self,
         *,
         warmup: float = 0.02,
-        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        decay: Decay = "cosine",
         final: float = 0.1,
     ):
         if warmup < 0:
             raise ValueError(f"warmup: must be at least 0, got {warmup}")
-        if decay not in ("cosine", "linear", "constant"):
-            raise ValueError(f"decay: must be cosine, linear or constant, got {decay!r}")
+        if decay not in get_args(Decay):
+            raise ValueError(f"decay: must be one of {', '.join(get_args(Decay))}, got {decay!r}")
         if not 0 <= final <= 1:
             raise ValueError(f"final: must be in [0, 1], got {final}")
         self.warmup, self.decay, self.final = warmup, decay, final
@@ -101,8 +105,12 @@ class Schedule:
         if self.decay == "constant":
             return 1.0
         share = self.warmup if self.warmup < 1 else progress * self.warmup / max(step, 1)
+        if self.decay == "inverse_sqrt":
+            return min(1.0, math.sqrt(share / progress)) if progress and share else 1.0
         left = (1 - progress) / max(1 - share, 1e-9)
         left = min(max(left, 0.0), 1.0)
+        if self.decay == "square_root":
+            left = math.sqrt(left)
         if self.decay == "cosine":
             left = 0.5 * (1 - math.cos(math.pi * left))
         return self.final + (1 - self.final) * left

@@ -1,4 +1,4 @@
-"""The corpus of a `World`: documents that share a topic, not a task, and real text beside them."""
+"""Corpora of PICL: that of a `World`, real text beside it, and several corpora as one."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -63,7 +63,9 @@ class WorldCorpus(Corpus):
             forms = WORDS["form"][draw.integers(FORMS, size=count)].tolist()
             rows = spell(self.world.contents(draw, tasks, topics=topics))
             lines = [f"{form} {text} {answer}" for form, (text, answer) in zip(forms, rows)]
-            yield Document("\n".join(lines) + "\n", f"world {number}", {**_LINES, "tasks": tasks.tolist()})
+            yield Document(
+                "\n".join(lines) + "\n", f"world {number}", {**_LINES, "tasks": tasks.tolist()}
+            )
         blocks = islice(self._blocks(), self.real_paragraphs)
         number = 0
         while block := list(islice(blocks, self.per_document)):
@@ -87,3 +89,24 @@ class WorldCorpus(Corpus):
             "real": self.real.fingerprint(cache_dir) if real and self.real else None,
             "real_paragraphs": [self.real_paragraphs, *self.real_characters] if real else None,
         }
+
+
+class Merged(Corpus):
+    """Several corpora, one after the other: PICL's OpenWebText, WikiCorpus and BookCorpus."""
+
+    def __init__(self, *, corpora: list[Corpus]):
+        if not corpora:
+            raise ValueError("corpora: is empty; give at least one corpus")
+        self.corpora = list(corpora)
+
+    def documents(self) -> Iterator[Document]:
+        for number, corpus in enumerate(self.corpora):
+            for document in corpus.documents():
+                yield Document(document.text, f"{number}/{document.id}", document.meta)
+
+    def fingerprint(self, cache_dir: Path) -> dict[str, Any]:
+        return {"corpus": "merged", "of": [c.fingerprint(cache_dir) for c in self.corpora]}
+
+    def size(self) -> int | None:
+        sizes = [corpus.size() for corpus in self.corpora]
+        return None if None in sizes else sum(s for s in sizes if s is not None)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tasks.data.progress import progress
 from tasks.data.stage import stage
+from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 from tasks.picl.encoders import by_length, padded
 from zoo.load import load_run
@@ -48,8 +49,9 @@ def informativeness(
 class Filter:
     """Keeps the groups that score above `delta` under a language model.
 
-    scorer: the folder of a trained run, with the same tokenizer. The model must have learned to use
-        its context to some degree, or nothing passes: published with GPT-2 large.
+    scorer: the folder of a trained run with the same tokenizer, or a checkpoint of transformers (a
+        folder or a name on the Hub; published: GPT-2 large). It must have learned to use its context
+        to some degree, or nothing passes.
     delta: published 0. most: groups above are dropped as well (near-copies score high); None: none.
     """
 
@@ -78,15 +80,30 @@ class Filter:
             kept &= scores <= self.most
         return np.asarray(groups.queries)[kept]
 
+    def model(self, tokenizer: Tokenizer) -> Any:
+        """The scorer, in eval mode. Raises UserError where its tokenizer is another."""
+        if (Path(self.scorer) / "metrics.csv").is_file():
+            run = load_run(self.scorer, checkpoint=self.checkpoint, device=self.device)
+            if run.tokenizer.fingerprint != tokenizer.fingerprint:
+                raise UserError(
+                    f"filter.scorer: {self.scorer} has another tokenizer than this run; give a run "
+                    "trained on the same data with the same tokenizer"
+                )
+            return run.model
+        from zoo.hf import load_pretrained
+
+        model = load_pretrained(self.scorer).to(self.device)
+        if tokenizer.vocab_size > model.vocab_size:
+            raise UserError(
+                f"filter.scorer: {self.scorer} knows {model.vocab_size} ids and this run's tokenizer "
+                f"has {tokenizer.vocab_size}; use tokenizer=hf tokenizer.name={self.scorer}"
+            )
+        return model
+
     def scores(self, groups: "Retrieved", named: str, cache_dir: Path) -> np.ndarray:
         """The score of every group, float32."""
-        run = load_run(self.scorer, checkpoint=self.checkpoint, device=self.device)
-        if run.tokenizer.fingerprint != groups.tokenizer.fingerprint:
-            raise UserError(
-                f"filter.scorer: {self.scorer} has another tokenizer than this run; give a run "
-                "trained on the same data with the same tokenizer"
-            )
-        weights = fingerprint(run.model)
+        model = self.model(groups.tokenizer)
+        weights = fingerprint(model)
         found = []
         with progress("filtering", len(groups.queries)) as advance:
             for start in range(0, len(groups.queries), _GROUPS_A_STAGE):
@@ -95,7 +112,7 @@ class Filter:
 
                 def build(folder: Path, queries: np.ndarray = queries) -> None:
                     parts = [
-                        score(run.model, groups, queries[i : i + self.batch_size])
+                        score(model, groups, queries[i : i + self.batch_size])
                         for i in range(0, len(queries), self.batch_size)
                     ]
                     np.save(folder / "scores.npy", np.concatenate(parts))

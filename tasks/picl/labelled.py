@@ -7,7 +7,7 @@ have the fields that the template names; where there is none, an easy negative t
 """
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tasks.data.stage import digest
 from tasks.errors import UserError
 from tasks.icl.sets import load_set
+from tasks.picl.retriever import Batch, Examples
 from tasks.picl.world import WORDS, World, spell
 
 Row = Mapping[str, str]
@@ -47,7 +49,93 @@ class LabelledTask:
         return set(re.findall(r"{(\w+)}", self.templates[template])) <= row.keys()
 
 
-class Labelled(ABC):
+class Sampler:
+    """Batches of a set of tasks."""
+
+    def __init__(
+        self,
+        tasks: Sequence[LabelledTask],
+        *,
+        batch_size: int,
+        easy_negatives: int,
+        hard_negatives: int,
+        hard_scope: str,
+        positives: str,
+        seed: int,
+    ):
+        self.tasks = list(tasks)
+        self.batch_size = batch_size
+        self.easy, self.hard = easy_negatives, hard_negatives
+        self.hard_scope, self.positives = hard_scope, positives
+        self.seed = seed
+
+    def batch(self, index: int) -> Batch:
+        """Batch number `index`."""
+        draw = np.random.default_rng((self.seed, index))
+        queries: list[str] = []
+        candidates: list[str] = []
+        labels: list[tuple[int, int]] = []  # of the queries: task and template
+        marks: list[
+            tuple[int, int]
+        ] = []  # of the candidates, (-1, -1) for what is no row of a task
+        owners: list[int] = []  # the query that a hard negative belongs to, else -1
+        own: list[int] = []
+        for i in range(self.batch_size):
+            number = int(draw.integers(len(self.tasks)))
+            task = self.tasks[number]
+            template = int(draw.integers(len(task.templates)))
+            row, other = draw.choice(len(task.rows), 2, replace=False)
+            queries.append(task.render(template, task.rows[row]))
+            labels.append((number, template))
+            again = template if self.positives == "template" else draw.integers(len(task.templates))
+            own.append(len(candidates))
+            candidates.append(task.render(int(again), task.rows[other]))
+            marks.append((number, int(again)))
+            owners.append(-1)
+            hard = self._hard(draw, number, template)
+            for text in hard:
+                candidates.append(text)
+                marks.append((-1, -1))
+                owners.append(i)
+            for _ in range(self.easy + self.hard - len(hard)):
+                text, mark = self._easy(draw, number)
+                candidates.append(text)
+                marks.append(mark)
+                owners.append(-1)
+        label_B2, mark_M2 = torch.tensor(labels), torch.tensor(marks)
+        same_BM2 = label_B2[:, None] == mark_M2
+        positive = same_BM2[..., 0] if self.positives == "task" else same_BM2.all(-1)
+        owner_M = torch.tensor(owners)
+        visible = torch.ones_like(positive)
+        if self.hard_scope == "own":
+            visible = (owner_M < 0) | (owner_M == torch.arange(self.batch_size)[:, None])
+        return Batch(queries, candidates, torch.tensor(own), positive, visible)
+
+    def _other(self, draw: np.random.Generator, number: int) -> int:
+        return int((number + 1 + draw.integers(len(self.tasks) - 1)) % len(self.tasks))
+
+    def _easy(self, draw: np.random.Generator, number: int) -> tuple[str, tuple[int, int]]:
+        other = self._other(draw, number)
+        task = self.tasks[other]
+        template = int(draw.integers(len(task.templates)))
+        row = task.rows[int(draw.integers(len(task.rows)))]
+        return task.render(template, row), (other, template)
+
+    def _hard(self, draw: np.random.Generator, number: int, template: int) -> list[str]:
+        """At most `hard` of them, given up after twice as many tries."""
+        task, found = self.tasks[number], []
+        for _ in range(2 * self.hard):
+            if len(found) == self.hard:
+                break
+            source = self.tasks[self._other(draw, number)]
+            row = source.rows[int(draw.integers(len(source.rows)))]
+            if task.fits(template, row):
+                label = task.labels[int(draw.integers(len(task.labels)))]
+                found.append(task.render(template, row, label=label))
+        return found
+
+
+class Labelled(Examples):
     """Tasks to train a retriever on, and others to judge it by."""
 
     @property
@@ -60,10 +148,8 @@ class Labelled(ABC):
     def held_out(self) -> list[LabelledTask]:
         """Tasks that it must never see."""
 
-    @property
-    @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """What the training tasks depend on."""
+    def batch(self, index: int, **sampling: Any) -> Batch:
+        return Sampler(self.train, **sampling).batch(index)
 
 
 class WorldTasks(Labelled):

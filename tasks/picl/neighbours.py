@@ -8,6 +8,7 @@ k + 1 candidates from each leave k.
 Shapes: n paragraphs, k neighbours, nearest first; id -1 is none.
 """
 
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -212,6 +213,7 @@ class BM25(Finder):
     def candidates(self, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to debug
         if self._index is None:
             texts = (self.paragraphs.text(i) for i in range(len(self.paragraphs)))
             words = [_words(text) for text in texts]

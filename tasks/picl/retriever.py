@@ -9,7 +9,8 @@ batch 64, one easy and four hard negatives, clip 1, warm-up 1%, one epoch of 4,2
 ten times as long; raw dot products without a temperature.
 """
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,6 @@ from tasks.optim import decay_groups
 from tasks.picl.contrastive import contrastive_loss, ranks, similarity
 from tasks.picl.describe import describe
 from tasks.picl.encoders import TextEncoder, load, save
-from tasks.picl.labelled import Labelled, LabelledTask
 
 _FORMAT = 1
 
@@ -44,90 +44,27 @@ class Batch:
     visible: Tensor
 
 
-class Sampler:
-    """Batches of a set of tasks; `batch(i)` depends on the seed and i alone."""
+class Examples(ABC):
+    """What a retriever learns from."""
 
-    def __init__(
+    @property
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What the batches depend on besides their settings."""
+
+    @abstractmethod
+    def batch(
         self,
-        tasks: Sequence[LabelledTask],
+        index: int,
         *,
+        seed: int,
         batch_size: int,
         easy_negatives: int,
         hard_negatives: int,
-        hard_scope: Literal["batch", "own"],
-        positives: Literal["template", "task"],
-        seed: int,
-    ):
-        self.tasks = list(tasks)
-        self.batch_size = batch_size
-        self.easy, self.hard = easy_negatives, hard_negatives
-        self.hard_scope, self.positives = hard_scope, positives
-        self.seed = seed
-
-    def batch(self, index: int) -> Batch:
-        """Batch number `index`."""
-        draw = np.random.default_rng((self.seed, index))
-        queries: list[str] = []
-        candidates: list[str] = []
-        labels: list[tuple[int, int]] = []  # of the queries: task and template
-        marks: list[
-            tuple[int, int]
-        ] = []  # of the candidates, (-1, -1) for what is no row of a task
-        owners: list[int] = []  # the query that a hard negative belongs to, else -1
-        own: list[int] = []
-        for i in range(self.batch_size):
-            number = int(draw.integers(len(self.tasks)))
-            task = self.tasks[number]
-            template = int(draw.integers(len(task.templates)))
-            row, other = draw.choice(len(task.rows), 2, replace=False)
-            queries.append(task.render(template, task.rows[row]))
-            labels.append((number, template))
-            again = template if self.positives == "template" else draw.integers(len(task.templates))
-            own.append(len(candidates))
-            candidates.append(task.render(int(again), task.rows[other]))
-            marks.append((number, int(again)))
-            owners.append(-1)
-            hard = self._hard(draw, number, template)
-            for text in hard:
-                candidates.append(text)
-                marks.append((-1, -1))
-                owners.append(i)
-            for _ in range(self.easy + self.hard - len(hard)):
-                text, mark = self._easy(draw, number)
-                candidates.append(text)
-                marks.append(mark)
-                owners.append(-1)
-        label_B2, mark_M2 = torch.tensor(labels), torch.tensor(marks)
-        same_BM2 = label_B2[:, None] == mark_M2
-        positive = same_BM2[..., 0] if self.positives == "task" else same_BM2.all(-1)
-        owner_M = torch.tensor(owners)
-        visible = torch.ones_like(positive)
-        if self.hard_scope == "own":
-            visible = (owner_M < 0) | (owner_M == torch.arange(self.batch_size)[:, None])
-        return Batch(queries, candidates, torch.tensor(own), positive, visible)
-
-    def _other(self, draw: np.random.Generator, number: int) -> int:
-        return int((number + 1 + draw.integers(len(self.tasks) - 1)) % len(self.tasks))
-
-    def _easy(self, draw: np.random.Generator, number: int) -> tuple[str, tuple[int, int]]:
-        other = self._other(draw, number)
-        task = self.tasks[other]
-        template = int(draw.integers(len(task.templates)))
-        row = task.rows[int(draw.integers(len(task.rows)))]
-        return task.render(template, row), (other, template)
-
-    def _hard(self, draw: np.random.Generator, number: int, template: int) -> list[str]:
-        """At most `hard` of them, given up after twice as many tries."""
-        task, found = self.tasks[number], []
-        for _ in range(2 * self.hard):
-            if len(found) == self.hard:
-                break
-            source = self.tasks[self._other(draw, number)]
-            row = source.rows[int(draw.integers(len(source.rows)))]
-            if task.fits(template, row):
-                label = task.labels[int(draw.integers(len(task.labels)))]
-                found.append(task.render(template, row, label=label))
-        return found
+        hard_scope: str,
+        positives: str,
+    ) -> Batch:
+        """Batch number `index`: a function of the arguments alone."""
 
 
 class Contrastive:
@@ -144,7 +81,7 @@ class Contrastive:
     def __init__(
         self,
         *,
-        examples: Labelled,
+        examples: Examples,
         encoder: Callable[[Tokenizer], TextEncoder],
         steps: int = 4212,
         decay_steps: int | None = None,
@@ -222,7 +159,6 @@ class Contrastive:
 
     def train(self, encoder: TextEncoder) -> list[tuple[float, float]]:
         """Trains in place; loss and mean reciprocal rank of the own positive, by step."""
-        sampler = Sampler(self.examples.train, **self.sampling)
         optimizer = torch.optim.AdamW(
             decay_groups(encoder, self.weight_decay), lr=self.lr, eps=1e-8, fused=True
         )
@@ -234,7 +170,7 @@ class Contrastive:
         curve = []
         with progress("training the retriever", self.steps) as advance:
             for step in range(self.steps):
-                batch = sampler.batch(step)
+                batch = self.examples.batch(step, **self.sampling)
                 vectors = encoder([*batch.queries, *batch.candidates])
                 query, candidate = vectors.tensor_split([len(batch.queries)])
                 positive, visible = (x.to(vectors.device) for x in (batch.positive, batch.visible))

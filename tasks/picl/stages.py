@@ -32,6 +32,7 @@ def settings(source: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from tasks import run_folder, sweep
+    from tasks.pretrained import with_checkpoint
 
     run_folder.register_resolvers()
     sweep.register_resolver()
@@ -39,12 +40,13 @@ def settings(source: Sequence[str]) -> dict[str, Any]:
     root = Path(__file__).resolve().parents[2] / "conf"
     with initialize_config_dir(str(root), version_base="1.3"):
         config = compose("train", [*source])
-    own = OmegaConf.masked_copy(config, ["model", "task", "data", "tokenizer", "seed", "paths"])
+    parts = ["pretrained", "model", "task", "data", "tokenizer", "seed", "paths"]
+    own = OmegaConf.masked_copy(config, parts)
     for key in sorted(OmegaConf.missing_keys(own)):
         raise UserError(f"{key}: is needed and has no default; give {key}=…")
     content = OmegaConf.to_container(own, resolve=True)
     assert isinstance(content, dict)
-    return content  # type: ignore[return-value]
+    return with_checkpoint(content)  # type: ignore[arg-type]
 
 
 def open_groups(config: dict[str, Any]) -> tuple[TextData, Retrieved]:
