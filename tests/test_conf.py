@@ -17,6 +17,7 @@ CONF = ROOT / "conf"
 NEEDED = {
     "data/text": ["data.path=x"],
     "data/hub": ["data.name=x"],
+    "data/classification": ["data.name=x"],
     "tokenizer/hf": ["tokenizer.name=x"],
 }
 FILES = sorted(
