@@ -24,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from tasks.code_execution.datasets.sources import Unusable, normalise
 from tasks.code_execution.formats import SPECIAL_TOKENS
+from tasks.code_execution.lexer import tokenize
 from tasks.data.huggingface import HuggingFace
 from tasks.data.tokenizers import Tokenizer
 from tasks.data.tokenizers import load_tokenizer as load_tokenizer
@@ -44,6 +46,10 @@ class TraceTokens(Tokenizer):
     def forms(self, token: str) -> list[int]:
         """Every id that spells this token where it stands between spaces."""
         raise NotImplementedError
+
+    def code(self, program: str) -> str:
+        """A program as an encoder reads it, without comments and line markers."""
+        return " ".join(token for token in tokenize(program) if token not in SPECIAL_TOKENS)
 
 
 class Words(TraceTokens):
@@ -166,6 +172,13 @@ class UniXcoder(HuggingFace, TraceTokens):
             if i is not None and self._tokens[i] not in CONTROL:
                 parts.append(self._tokens[i])
         return " ".join(parts)
+
+    def code(self, program: str) -> str:
+        """Comments and docstrings taken out, all white space one space, as published."""
+        try:
+            return " ".join(normalise(program).split())
+        except Unusable:
+            return " ".join(program.split())
 
     def id(self, token: str) -> int:
         return self._ids[token]
