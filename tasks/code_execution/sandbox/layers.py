@@ -76,13 +76,13 @@ class Layers:
 
         memory: bytes of address space beyond what the zygote has.
         """
-        for _, enter in self._steps(memory, cpu_seconds):
+        for _, enter in self._steps(memory, cpu_seconds, descriptors=0):
             enter()
 
     def try_out(self, *, memory: int) -> dict[str, str]:
         """Of a child that has only been isolated: what does not hold here, and why."""
         failed = {}
-        for name, enter in self._steps(memory, 5):
+        for name, enter in self._steps(memory, 5, descriptors=8):
             try:
                 enter()
                 _verify(name)
@@ -90,10 +90,12 @@ class Layers:
                 failed[name] = f"it does not hold here ({error})"
         return failed
 
-    def _steps(self, memory: int, cpu_seconds: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _steps(
+        self, memory: int, cpu_seconds: int, descriptors: int
+    ) -> Iterator[tuple[str, Callable[[], None]]]:
         """Name and entrance of every layer of a child that is not missing, in order."""
         if "rlimits" not in self.missing:
-            yield "rlimits", lambda: _limit(memory, cpu_seconds)
+            yield "rlimits", lambda: _limit(memory, cpu_seconds, descriptors)
         if "identity" not in self.missing:
             yield "identity", _become_nobody
         yield "privileges", _gain_nothing
@@ -103,14 +105,15 @@ class Layers:
             yield "seccomp", self._filter.install
 
 
-def _limit(memory: int, cpu_seconds: int) -> None:
+def _limit(memory: int, cpu_seconds: int, descriptors: int) -> None:
+    """With no descriptors allowed no new one can be opened: not a file, not a socket."""
     space = virtual_memory() + memory
     for kind, soft, hard in (
         (resource.RLIMIT_AS, space, space),
         (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),
         (resource.RLIMIT_FSIZE, 0, 0),
         (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_NOFILE, 8, 8),
+        (resource.RLIMIT_NOFILE, descriptors, descriptors),
         (resource.RLIMIT_NPROC, 0, 0),
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
