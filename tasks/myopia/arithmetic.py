@@ -1,9 +1,9 @@
 """Multiplication in one arm: language modelling whose loss is on the answer, and exact match.
 
-    test/exact_match            share of the test's products that greedy decoding gets right
-    test/exact_match@AxB        of those with A and B digits, for the largest A x B
-    exact_match.json            every A x B: share and count
-    plots/exact_match.png       the same as a table
+test/exact_match            share of the test's products that greedy decoding gets right
+test/exact_match@AxB        of those with A and B digits, for the largest A x B
+exact_match.json            every A x B: share and count
+plots/exact_match.png       the same as a table
 """
 
 from pathlib import Path

@@ -107,7 +107,10 @@ def _arms(runs: list[Run], where: str) -> dict[str, Arm]:
                 "learning rate; compare one of them"
             )
         seeds[run.seed] = run
-    cells = {arm: {(rate, s) for rate, runs in rates.items() for s in runs} for arm, rates in grid.items()}
+    cells = {
+        arm: {(rate, s) for rate, runs in rates.items() for s in runs}
+        for arm, rates in grid.items()
+    }
     fullest = max(cells, key=lambda arm: len(cells[arm]))
     for arm, done in cells.items():
         missing = sorted(cells[fullest] - done, key=str)

@@ -97,7 +97,9 @@ class FreshData(lightning.LightningDataModule, ABC):
         return _Fixed(self, "test", *self._ranks())
 
     def _ranks(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
 
 
 class _Stream(IterableDataset):

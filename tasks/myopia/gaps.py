@@ -9,6 +9,7 @@ Two intervals, both 95% of Student's t: over sequences, of the differences avera
 trained models, other text), and over seeds (other trained models, this text).
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,9 +36,7 @@ class Gap:
         return f"{self.mean:+.4f}{sequences}{seeds}"
 
 
-def gap(
-    arm: Mapping[str, Losses], base: Mapping[str, Losses], context: slice | None = None
-) -> Gap:
+def gap(arm: Mapping[str, Losses], base: Mapping[str, Losses], context: slice | None = None) -> Gap:
     """Mean over sequences and seeds of arm - base, both by seed; within a range of contexts, or all.
 
     context: of positions that see as many tokens before themselves. Raises UserError where the two
@@ -70,7 +69,7 @@ def context_bins(length: int) -> list[slice]:
     edges = [0, 1]
     while edges[-1] < length:
         edges.append(min(2 * edges[-1], length))
-    return [slice(a, b) for a, b in zip(edges, edges[1:])]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def label(context: slice) -> str:

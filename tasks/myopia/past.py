@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tasks.errors import UserError
 from tasks.myopia.arms import arm_of, describe, differences
 from tasks.sweep import is_done
@@ -13,9 +15,14 @@ from zoo.mixers.myopic_past import check_past
 BESIDE = "vanilla"
 
 
+def mixers(model: Decoder) -> list[nn.Module]:
+    """The mixer of each layer."""
+    return [block.mixer for block in model.blocks]  # type: ignore[misc]
+
+
 def needs_past(model: Decoder) -> bool:
     """True where a layer attends to a frozen model's states."""
-    return any(getattr(block.mixer, "variant", None) == "frozen" for block in model.blocks)
+    return any(getattr(mixer, "variant", None) == "frozen" for mixer in mixers(model))
 
 
 def frozen_model(model: Decoder, source: str | None, folder: Path) -> Decoder:

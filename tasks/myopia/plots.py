@@ -64,7 +64,9 @@ def plot_exact_match(folder: Path, table: Mapping[str, Mapping[str, float]]) -> 
     return _save(plt, figure, folder / "plots" / "exact_match.png")
 
 
-def plot_gaps(path: Path, curves: Mapping[str, tuple[list[float], list[float], list[float]]]) -> Path:
+def plot_gaps(
+    path: Path, curves: Mapping[str, tuple[list[float], list[float], list[float]]]
+) -> Path:
     """Differences to vanilla by context, with intervals. curves: arm -> x, mean, half-width."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")

@@ -1,13 +1,13 @@
 """A decoder that reads numbers and predicts numbers, and its task: the synthetic experiment (§3).
 
-    test/loss                       Huber (delta 1), mean over positions
-    test/normalised_loss            loss / p: what z = 1 costs, for z = 0 is copied
-    baseline/normalised_loss        of predicting 0 wherever z = 1
-    test/r2_window_sum@layerL       held-out R^2 of linear probes (probes.py) on the trained model's
-    test/r2_own_sine@layerL         hidden states, layer 0 the embedding: of the window sum, of sin(b x_n)
-    control/r2_window_sum@layerL …  the same of an untrained network of this shape
-    plots/probes.png                R^2 by layer and lag, trained and untrained
-    plots/neurons.png               correlation of every neuron with x_{n-i} and sin(b x_{n-i})
+test/loss                       Huber (delta 1), mean over positions
+test/normalised_loss            loss / p: what z = 1 costs, for z = 0 is copied
+baseline/normalised_loss        of predicting 0 wherever z = 1
+test/r2_window_sum@layerL       held-out R^2 of linear probes (probes.py) on the trained model's
+test/r2_own_sine@layerL         hidden states, layer 0 the embedding: of the window sum, of sin(b x_n)
+control/r2_window_sum@layerL …  the same of an untrained network of this shape
+plots/probes.png                R^2 by layer and lag, trained and untrained
+plots/neurons.png               correlation of every neuron with x_{n-i} and sin(b x_{n-i})
 """
 
 import copy
@@ -127,7 +127,10 @@ class PreCaching(ArmTask):
                 results[f"{split}/r2_window_sum@layer{layer}"] = r2[-1]
             if name == "trained":
                 maps = {
-                    "x": [correlations(s, torch.stack([lagged(x, i) for i in lags], -1)) for s in states],
+                    "x": [
+                        correlations(s, torch.stack([lagged(x, i) for i in lags], -1))
+                        for s in states
+                    ],
                     "sine": [correlations(s, wanted[..., :-1]) for s in states],
                 }
         folder = Path(self.trainer.default_root_dir)

@@ -20,7 +20,7 @@ from tasks.errors import UserError
 from tasks.lm import LanguageModeling
 from tasks.myopia.angle import gradient_parts
 from tasks.myopia.losses import Collector
-from tasks.myopia.past import frozen_model, needs_past
+from tasks.myopia.past import frozen_model, mixers, needs_past
 from tasks.run_folder import write_json
 from zoo.decoder import Decoder
 from zoo.mixers.myopic_past import past_states
@@ -51,7 +51,11 @@ class ArmTask(Task):
             raise ValueError(f"angle_sequences: must be at least 1, got {angle_sequences}")
         self.local = needs_past(self.model)
         self.frozen = frozen
-        self.angle_every = None if self.local else angle_every
+        # The parts are those of the vanilla forward: they mean nothing where the past is another.
+        other_past = any(
+            getattr(m, "variant", "") in ("frozen", "zero") for m in mixers(self.model)
+        )
+        self.angle_every = None if other_past else angle_every
         self.angle_sequences = angle_sequences
         self._past: list[Decoder] = []  # not a submodule: neither trained nor saved with the arm
         self._collector = Collector()
@@ -68,9 +72,7 @@ class ArmTask(Task):
         options = {}
         documents = batch.get("documents_BT")
         if self.local:
-            options["past"] = past_states(
-                self._past[0], batch["tokens_BT"], documents_BT=documents
-            )
+            options["past"] = past_states(self._past[0], batch["tokens_BT"], documents_BT=documents)
         return self.model.loss(
             batch["tokens_BT"], batch["targets_BT"], documents_BT=documents, **options
         )

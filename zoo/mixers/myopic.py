@@ -37,6 +37,7 @@ from zoo.mixers.softmax import SoftmaxAttention
 from zoo.positions.base import Position
 
 VARIANTS = ("hidden", "kv", "frozen", "zero")
+SHORT = 256  # up to here a CPU is faster without the tiles of kernels/myopic
 
 
 class MyopicAttention(SoftmaxAttention):
@@ -94,11 +95,12 @@ class MyopicAttention(SoftmaxAttention):
             return self._mix_with_past(q, k, v, position, mask, cache)
         if self.variant == "hidden" or self.beta == 1 or not torch.is_grad_enabled():
             return super().mix(q, k, v, position, mask, cache)
-        rotated, turned, q_previous = position.rotate(q, k, block=mask.block)
-        bias = position.bias(q.shape[2], k.shape[2], device=q.device)
-        if bias is None and q_previous is None and not self.beta and not self._drops:
-            slopes, scale = position.slopes(), 1 / math.sqrt(self.head_dim)
-            return myopic_attention(rotated, turned, v, mask, slopes=slopes, scale=scale)
+        if not (_short(q) or self.beta or self._drops):
+            bias = position.bias(q.shape[2], k.shape[2], device=q.device)
+            rotated, turned, q_previous = position.rotate(q, k, block=mask.block)
+            if bias is None and q_previous is None:
+                slopes, scale = position.slopes(), 1 / math.sqrt(self.head_dim)
+                return myopic_attention(rotated, turned, v, mask, slopes=slopes, scale=scale)
         k, k_handle = written_by_owner(k, beta=self.beta)
         v, v_handle = written_by_owner(v, beta=self.beta)
         return self._mix_with_own(q, k, v, (k_handle, v_handle), position, mask)
@@ -175,4 +177,9 @@ class MyopicAttention(SoftmaxAttention):
             bias=position.bias(q.shape[2], k.shape[2], start=start, device=q.device),
             q_previous_BHTD=q_previous,
             dropout=self.dropout if self._drops else 0.0,
+            impl="reference" if _short(q) else "auto",
         )
+
+
+def _short(q_BHTD: Tensor) -> bool:
+    return q_BHTD.device.type == "cpu" and q_BHTD.shape[2] <= SHORT
