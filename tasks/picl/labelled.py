@@ -19,7 +19,7 @@ import torch
 
 from tasks.data.stage import digest
 from tasks.errors import UserError
-from tasks.icl.sets import load_set
+from tasks.icl.sets import Example, LabelledSet, load_set
 from tasks.picl.retriever import Batch, Examples
 from tasks.picl.world import WORDS, World, spell
 
@@ -201,6 +201,19 @@ TEMPLATES = (
 )
 
 
+def rows_of_set(
+    found: LabelledSet, examples: Sequence[Example], most: int, seed: int
+) -> list[dict[str, str]]:
+    """Rows with "text" (the fields of the prompt, joined) and "label", the first of a shuffle."""
+    rows = []
+    for i in np.random.default_rng(seed).permutation(len(examples))[:most]:
+        example = examples[int(i)]
+        answer = found.template.answers_of(example)[example.label].strip()
+        text = " ".join(example.fields[field] for field in found.template.names)
+        rows.append({"text": " ".join(text.split()), "label": answer})
+    return rows
+
+
 class SetTasks(Labelled):
     """Labelled sets of `tasks.icl.sets`, each a task: JSON lines in a folder, or the Hub.
 
@@ -242,14 +255,7 @@ class SetTasks(Labelled):
 
     def _task(self, name: str) -> LabelledTask:
         found = load_set(name, folder=self.folder)
-        draw = np.random.default_rng(self.seed)
-        chosen = draw.permutation(len(found.train))[: self.max_rows]
-        rows = []
-        for i in chosen:
-            example = found.train[i]
-            answer = found.template.answers_of(example)[example.label].strip()
-            text = " ".join(example.fields[field] for field in found.template.names)
-            rows.append({"text": " ".join(text.split()), "label": answer})
+        rows = rows_of_set(found, found.train, self.max_rows, self.seed)
         if len(rows) < 2:
             raise UserError(f"names: {name} has {len(rows)} training row(s), too few")
         return LabelledTask(name, self.templates, rows)

@@ -1,4 +1,4 @@
-"""Documents to paragraphs, in shards that do not change when the corpus grows at its end.
+"""Documents to paragraphs, in shards: full ones do not change when the corpus grows at its end.
 
 A line is a paragraph, short ones glued together by the released rule (Gu et al. 2023, `[pack]`): with
 a line's length its tokens plus 2,

@@ -83,15 +83,16 @@ def _mean(values: BySeed) -> Estimate | None:
 
 
 def table(
-    sweep: Sweep, first: str, columns: Mapping[str, Callable[[str], Estimate | None]]
+    sweep: Sweep, title: str, first: str, columns: Mapping[str, Callable[[str], Estimate | None]]
 ) -> list[str]:
-    """A row a way that has anything to show."""
-    lines = [f"| {first} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    """A row a way that has anything to show; nothing at all where none has."""
+    head = [f"| {first} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    rows = []
     for way in sweep.ways:
         cells = [show(column(way)) for column in columns.values()]
         if any(cells):
-            lines.append(f"| {label(way)} | {' | '.join(cells)} |")
-    return [*lines, ""]
+            rows.append(f"| {label(way)} | {' | '.join(cells)} |")
+    return [f"## {title}", "", *head, *rows, ""] if rows else []
 
 
 def to_markdown(sweep: Sweep) -> str:
@@ -125,18 +126,10 @@ def to_markdown(sweep: Sweep) -> str:
             "",
             "Means with 95% intervals over seeds; differences are paired.",
             "",
-            "## Do neighbours share the task?",
-            "",
-            *table(sweep, "neighbours", retrieval),
-            "## Accuracy by the number of demonstrations",
-            "",
-            *table(sweep, "pre-training", accuracy),
-            "## PICL's accuracy minus that of",
-            "",
-            *table(sweep, "pre-training", differences),
-            "## Documents",
-            "",
-            *table(sweep, "pre-training", documents),
+            *table(sweep, "Do neighbours share the task?", "neighbours", retrieval),
+            *table(sweep, "Accuracy by the number of demonstrations", "pre-training", accuracy),
+            *table(sweep, "PICL's accuracy minus that of", "pre-training", differences),
+            *table(sweep, "Documents", "pre-training", documents),
         ]
     )
 

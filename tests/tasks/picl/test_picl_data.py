@@ -151,7 +151,7 @@ def test_known_tasks_reach_the_paragraphs(tmp_path: Path) -> None:
 
 def test_a_corpus_that_grows_keeps_its_shards(tmp_path: Path) -> None:
     """Adding text must not cost what was built before: shards, vectors, indexes, searches."""
-    first = [f"document {i} " + "abc " * 30 for i in range(8)]
+    first = [f"document {i} " + "abc " * 30 for i in range(6)]
     finder = Dense(retriever=contrastive(), index=Index())
 
     def stages(texts: list[str]) -> set[str]:
@@ -162,7 +162,7 @@ def test_a_corpus_that_grows_keeps_its_shards(tmp_path: Path) -> None:
 
     before = stages(first)
     stamps = {name: os.stat(name).st_mtime_ns for name in before}
-    after = stages([*first, *(f"document {i} " + "xyz " * 30 for i in range(8, 11))])
+    after = stages([*first, *(f"document {i} " + "xyz " * 30 for i in range(6, 9))])
     assert stamps == {name: os.stat(name).st_mtime_ns for name in before}
     shards = len({n for n in before if "picl-paragraphs" in n})
     new = [Path(name).parent.name for name in after - before]
@@ -209,8 +209,8 @@ def test_hard_negatives_are_the_querys_words_around_another_tasks_row() -> None:
 
 def test_training_beats_untrained_and_bm25_on_tasks_never_seen(tmp_path: Path) -> None:
     """What the retriever is for, small; the README has the full size with intervals."""
-    world = World(seed=0, corpus_tasks=60, labelled_tasks=60, test_tasks=4)
-    data = data_of(WorldCorpus(world=world, paragraphs=900), tmp_path, 64)
+    world = World(seed=0, corpus_tasks=40, labelled_tasks=60, test_tasks=4)
+    data = data_of(WorldCorpus(world=world, paragraphs=1600), tmp_path, 64)
     data.tokenizer = _bpe(data, tmp_path)
     paragraphs = prepare_paragraphs(data)
     examples = WorldTasks(world=world, rows_per_task=50)

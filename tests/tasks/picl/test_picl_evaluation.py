@@ -11,15 +11,8 @@ import torch
 from tasks.data.tokenizers import Bytes
 from tasks.icl.sets import Example, LabelledSet, Template
 from tasks.optim import Schedule
-from tasks.picl.evaluation import (
-    PUBLISHED,
-    FewShotCurve,
-    FewShotSets,
-    TextSets,
-    WorldSets,
-    balance,
-    summary,
-)
+from tasks.picl.evaluation import FewShotCurve, summary
+from tasks.picl.sets import PUBLISHED, FewShotSets, TextSets, WorldSets, balance
 from tasks.picl.superni import encode_prompt, judge, read_task, rouge_l
 from tasks.picl.task import rows_of
 from tasks.picl.world import SYNONYMS, WORDS, World
