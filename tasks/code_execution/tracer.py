@@ -75,7 +75,7 @@ def prepare(
     code: str, *, gated: bool
 ) -> tuple[CodeType, Instrumented, Callable[[], dict[int, int]]]:
     """Compiled and instrumented. Raises Refused for text that is no program, or not admitted."""
-    gate.check_size(code)
+    gate.check_text(code)
     try:
         tree = ast.parse(code)
         if gated and "import" in code:
