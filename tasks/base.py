@@ -34,10 +34,15 @@ class Task(lightning.LightningModule):
         if isinstance(self.trainer.strategy, FullySharded):
             self.trainer.strategy.shard(self.model)
 
+    @property
+    def trained(self) -> nn.Module:
+        """Whose parameters are optimised."""
+        return self.model
+
     def configure_optimizers(self) -> Any:
         # Loss scaling (fp16) must see the gradients before they are clipped; fused AdamW unscales them.
         fused = self.trainer.precision != "16-mixed"
-        optimizer = self.optim.optimizer(self.model, fused=fused)
+        optimizer = self.optim.optimizer(self.trained, fused=fused)
         factor = schedule_lambda(self.optim.schedule, self.budget, lambda: self.train_seconds)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {

@@ -37,8 +37,8 @@ from tasks.time_vectors.study import Study, find_studies
 YEARS_OF = {"month": 12, "quarter": 4}
 
 
-def analyse(study: Study, *, extra: bool = True) -> dict[str, Any]:
-    """All numbers of one seed. extra: the probe and the routing too."""
+def analyse(study: Study, *, quick: bool = False) -> dict[str, Any]:
+    """All numbers of one seed. quick: the grid, cosines and interpolation alone."""
     grid = analyses.grid(study)
     scores, cosines = grid["scores"], study.cosines()
     words = analyses.overlap(study)
@@ -64,16 +64,18 @@ def analyse(study: Study, *, extra: bool = True) -> dict[str, Any]:
         "plane": _plane(study),
     }
     year = YEARS_OF.get(study.data.by, 0) // study.data.every
-    if year >= 2 and len(study.labels) > 2 * year:
+    if year >= 2 and len(study.labels) >= 2 * year:
         found["seasonality"] = vars(seasonality(scores, year=year))
     found["interpolation"] = _interpolation(study)
+    if quick:
+        return found
     found["soups"] = analyses.soups(study)
     found["swaps"] = analyses.swaps(study)
     if len(study.labels) >= 4:
         found["extrapolation"] = analyses.extrapolation(study)
-    if extra:
+    found["routing"] = options.routing(study)
+    if hasattr(study.model, "hidden"):
         found["probe"] = options.probe(study)
-        found["routing"] = options.routing(study)
     return found
 
 
@@ -152,12 +154,12 @@ def claims(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def run(folder: Path, *, extra: bool = True) -> Path:
+def run(folder: Path, *, quick: bool = False) -> Path:
     """Analyses a sweep and writes its report. Raises UserError where it has no such runs."""
     seeds = []
     for study in find_studies(folder):
         say(f"analysing seed {study.seed}: {len(study.labels)} periods")
-        seeds.append(analyse(study, extra=extra))
+        seeds.append(analyse(study, quick=quick))
     found = claims(seeds)
     write_json(folder / "time_vectors.json", _plain({"claims": found, "seeds": seeds}))
     return write_report(folder, found, seeds)
@@ -182,11 +184,14 @@ def _plain(value: Any) -> Any:
 
 
 class Analyses(Callback):
-    """Hydra callback: analyses a sweep when its last job has ended."""
+    """Hydra callback: analyses a sweep when its last job has ended. quick: as in `analyse`."""
+
+    def __init__(self, *, quick: bool = False):
+        self.quick = quick
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            say(f"report: {run(Path(config.hydra.sweep.dir))}")
+            say(f"report: {run(Path(config.hydra.sweep.dir), quick=self.quick)}")
         except (UserError, ValueError) as error:
             say(f"time vectors: {error}")
 
@@ -199,7 +204,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="sweep folder")
     parser.add_argument("--shard", metavar="I/N", help="only evaluate the I-th of N parts")
-    parser.add_argument("--quick", action="store_true", help="leave out the probe and the routing")
+    parser.add_argument(
+        "--quick", action="store_true", help="the grid, cosines and interpolation alone"
+    )
     given = parser.parse_args(arguments)
     try:
         if given.shard:
@@ -208,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"--shard {given.shard}: must be I/N, e.g. 1/4")
             shard(given.folder, int(number), int(of))
         else:
-            print(run(given.folder, extra=not given.quick))
+            print(run(given.folder, quick=given.quick))
     except (UserError, ValueError, OSError) as error:
         print(f"time vectors: {error}", file=sys.stderr)
         return 2

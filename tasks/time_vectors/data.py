@@ -11,19 +11,22 @@ period's training documents, what a larger period has beyond the smallest, and a
     period=all       all periods together      period=p1, p2, …                            the first, …
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tasks.data.corpora import Corpus, Document
+from tasks.data.corpora import Document
 from tasks.data.datamodule import TextData
 from tasks.data.documents import Documents, prepare_documents
 from tasks.data.files import Text
 from tasks.data.packing import PackedDataset
 from tasks.data.tokens import prepare_tokenizer, prepare_tokens
 from tasks.errors import UserError
+from tasks.time_vectors.blocks import NextBlock
+from tasks.time_vectors.hub_splits import HubSplits
 from tasks.time_vectors.periods import Calendar, parse_month
 
 BASE, ALL = "base", "all"
@@ -36,7 +39,9 @@ class DatedData(TextData):
     between which periods lie, e.g. 2013 and 2020-06; None is all. date_column: of the documents'
     meta; where it is missing, the date is looked for in their ids (file names). tokens_per_period:
     None is as many as the smallest period has. base_fraction: in [0, 1). template: how a document is
-    written, e.g. "{text} => {section}"; None is its text alone.
+    written, of its text and its meta, e.g. "{text} => {section}"; None is its text alone. It changes
+    neither the splits nor the tokenizer, so models tuned with and without it fit each other.
+    next_block: batches with the block before, for T5.
     """
 
     def __init__(
@@ -51,10 +56,9 @@ class DatedData(TextData):
         tokens_per_period: int | None = None,
         base_fraction: float = 0.3,
         template: str | None = None,
+        next_block: bool = False,
         **packing: Any,
     ):
-        if template is not None:
-            packing["corpus"] = Templated(packing["corpus"], template)
         super().__init__(**packing)
         if not 0 <= base_fraction < 1:
             raise ValueError(f"base_fraction: must be in [0, 1), got {base_fraction}")
@@ -67,6 +71,7 @@ class DatedData(TextData):
         self.date_column = date_column
         self.tokens_per_period = tokens_per_period
         self.base_fraction = base_fraction
+        self.template, self.next_block = template, next_block
 
     @cached_property
     def dated(self) -> "Dated":
@@ -97,13 +102,14 @@ class DatedData(TextData):
 
     @cached_property
     def _folder(self) -> Any:
-        rows, key = self.dated.rows, self.dated.key
+        rows, key, documents = self.dated.rows, self.dated.key, self.dated.documents
         self.tokenizer = prepare_tokenizer(
-            self.tokenizer, self.dated.documents, rows["train-base"], key=key, cache=self.cache_dir
+            self.tokenizer, documents, rows["train-base"], key=key, cache=self.cache_dir
         )
-        return prepare_tokens(
-            self.tokenizer, self.dated.documents, rows, key=key, cache=self.cache_dir
-        )
+        if self.template is not None:
+            documents = Filled(documents.folder, self.template)
+            key = {**key, "template": self.template}
+        return prepare_tokens(self.tokenizer, documents, rows, key=key, cache=self.cache_dir)
 
     def prepare(self) -> None:
         """As in `TextData`; `train` is that of the period, `val` and `test` as well."""
@@ -124,7 +130,7 @@ class DatedData(TextData):
         limit = self.limits.get(split)
         if split == "train" and label != BASE:
             limit = self.equal_tokens * (len(self.periods) if label == ALL else 1)
-        return PackedDataset(
+        return (NextBlock if self.next_block else PackedDataset)(
             path=folder / f"{split}-{label}.arrow",
             context_length=self.context_length,
             cross_documents=self.cross_documents,
@@ -261,29 +267,28 @@ class Dated:
         return rows[np.argsort(rank[rows])]
 
 
-class Templated(Corpus):
-    """Another corpus, its documents written by a template over text and meta."""
+class Filled(Documents):
+    """The same documents, written by a template over their text and meta."""
 
-    def __init__(self, corpus: Corpus, template: str):
-        self.corpus, self.template = corpus, template
+    def __init__(self, folder: Path, template: str):
+        super().__init__(folder)
+        self.template = template
 
-    def fingerprint(self, cache_dir: Any) -> dict[str, Any]:
-        return {**self.corpus.fingerprint(cache_dir), "template": self.template}
+    def texts(self, rows: np.ndarray) -> Iterator[str]:
+        for document in self.read(rows):
+            yield fill(self.template, document)
 
-    def size(self) -> int | None:
-        return self.corpus.size()
 
-    def documents(self) -> Any:
-        for document in self.corpus.documents():
-            try:
-                text = self.template.format(text=document.text, **document.meta)
-            except (KeyError, IndexError, ValueError) as error:
-                known = ", ".join(["text", *document.meta])
-                raise UserError(
-                    f"data.template: {self.template!r} cannot be filled ({error!r}); "
-                    f"a document has {known}"
-                ) from error
-            yield Document(text, document.id, document.meta)
+def fill(template: str, document: Document, **other: str) -> str:
+    """A document in a template; `other` in place of its meta. Raises UserError for an unknown field."""
+    fields = {**document.meta, "text": document.text, **other}
+    try:
+        return template.format(**fields)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"data.template: {template!r} cannot be filled ({error!r}); a document has "
+            f"{', '.join(fields)}; keep columns with data.meta_columns"
+        ) from error
 
 
 def _bound(name: str, value: str | int | None) -> tuple[int, int] | None:
@@ -319,3 +324,34 @@ class DatedFiles(DatedData):
             max_documents=max_documents,
         )
         super().__init__(corpus=corpus, date_column=date_column, **settings)
+
+
+class DatedHub(DatedData):
+    """The keys of `HubSplits`, then those of `DatedData` but `corpus`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        splits: Sequence[str] = ("train",),
+        config: str | None = None,
+        text_column: str = "text",
+        date_column: str | None = None,
+        meta_columns: Sequence[str] = (),
+        months_from: int = 1,
+        revision: str | None = None,
+        max_documents: int | None = None,
+        **settings: Any,
+    ):
+        corpus = HubSplits(
+            name=name,
+            splits=splits,
+            config=config,
+            text_column=text_column,
+            date_column=date_column,
+            meta_columns=meta_columns,
+            months_from=months_from,
+            revision=revision,
+            max_documents=max_documents,
+        )
+        super().__init__(corpus=corpus, date_column="date", **settings)

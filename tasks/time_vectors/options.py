@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from tasks.time_vectors.study import ROWS, Study
+from tasks.time_vectors.task import batch_loss
 
-WINDOWS = 96  # of each period
+WINDOWS = 256  # of each period
 
 
 @torch.no_grad()
@@ -109,8 +110,7 @@ def _log_likelihoods(study: Study, period: str) -> tuple[Tensor, Tensor]:
         rows = []
         for first in range(0, len(dataset), ROWS):
             batch = dataset.batch(np.arange(first, min(first + ROWS, len(dataset))))
-            options = {"documents_BT": batch.get("documents_BT")}
-            rows.append(study.model.loss(batch["tokens_BT"], batch["targets_BT"], **options)[1])  # type: ignore[operator]
+            rows.append(batch_loss(study.model, batch)[1])
         logs.append(-torch.cat(rows).float())
     everything = dataset.batch(np.arange(len(dataset)))
     return torch.stack(logs), everything["targets_BT"] != -100

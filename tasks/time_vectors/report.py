@@ -84,8 +84,9 @@ def tables(claims: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> list[tu
         ):
             rows.append([text, estimate([s["seasonality"][key] for s in seeds])])
         found.append(("Season", rows))
-    found.append(_compared("Soups: test loss, mean of all periods", seeds, "soups", "losses"))
-    found.append(_swaps(seeds))
+    if "soups" in seeds[0]:
+        title = "Soups: test loss, mean of all periods"
+        found += [_compared(title, seeds, "soups", "losses"), _swaps(seeds)]
     if "extrapolation" in seeds[0]:
         found.append(_extrapolation(seeds))
     if "routing" in seeds[0]:
@@ -216,6 +217,8 @@ def pictures(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
             matrix, labels, title=f"cosine, {group}", diverging=False, digits=2
         )
         found.append((f"Cosines of the {group} parameters alone.", picture))
+    if "soups" not in seeds[0]:
+        return found
     soups = {
         name: _mean_half([s["soups"]["losses"][name] for s in seeds])
         for name in seeds[0]["soups"]["losses"]

@@ -26,6 +26,7 @@ from tasks.errors import UserError
 from tasks.run_folder import read_json
 from tasks.time_vectors.cosine import group_of
 from tasks.time_vectors.data import ALL, BASE, DatedData
+from tasks.time_vectors.task import batch_loss
 from zoo.load import build, load_run
 
 ROWS = 64  # windows read at once
@@ -172,9 +173,7 @@ def mean_loss(model: torch.nn.Module, dataset: PackedDataset) -> float:
     nats, count = 0.0, 0
     for first in range(0, len(dataset), ROWS):
         batch = dataset.batch(np.arange(first, min(first + ROWS, len(dataset))))
-        _, losses_BT = model.loss(  # type: ignore[operator]
-            batch["tokens_BT"], batch["targets_BT"], documents_BT=batch.get("documents_BT")
-        )
+        _, losses_BT = batch_loss(model, batch)
         nats += float(losses_BT.double().sum())
         count += int((batch["targets_BT"] != -100).sum())
     return nats / count

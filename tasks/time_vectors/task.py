@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor, nn
 
 from tasks.environment import hardware
 from tasks.errors import UserError
@@ -52,6 +53,13 @@ class PeriodTuning(LanguageModeling):
         if lora is not None:
             self.lora = lora.attach(self.model)
 
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return batch_loss(self.model, batch)
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.model if self.lora is None else self.lora
+
     def on_fit_start(self) -> None:
         """A base that read another vocabulary is no base."""
         own = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
@@ -61,7 +69,7 @@ class PeriodTuning(LanguageModeling):
                 "use the corpus and the tokenizer that it was trained with"
             )
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The model's weights with LoRA's factors added, and the factors."""
         state = super().state_dict(*args, **kwargs)
         if self.lora is not None:
@@ -82,6 +90,14 @@ class PeriodTuning(LanguageModeling):
         if self.lora is not None and self.trainer.is_global_zero:
             self.lora.save(Path(self.trainer.default_root_dir) / "adapter")
         return {"period": data.label, "periods": data.periods}
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """A batch's mean loss and that of each target, by a decoder or by a model of the next block."""
+    options = {"documents_BT": batch.get("documents_BT")}
+    if "sources_BT" in batch:
+        options["sources_BT"] = batch["sources_BT"]
+    return model.loss(batch["tokens_BT"], batch["targets_BT"], **options)  # type: ignore[operator]
 
 
 def find_base(folder: Path, seed: int) -> Path:

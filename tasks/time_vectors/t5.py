@@ -1,0 +1,107 @@
+"""T5 (Raffel et al. 2019) as transformers builds it, with the next-block objective of the time vectors paper.
+
+    the encoder reads block i, the decoder predicts block i + 1            both `context_length` tokens
+
+Version 1.0 has ReLU networks and one embedding for everything; 1.1 gated GELU ones and, as it was
+published, a head of its own. The paper's models are 1.0: t5-small, t5-large, t5-3b.
+
+Shapes: B batch, T tokens of a block.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kernels.attention.masks import causal
+from tasks.errors import UserError
+
+
+class T5(nn.Module):
+    """`name`, a checkpoint of the Hub or a folder, decides everything else; without it, random weights.
+
+    num_layers: of the encoder, and of the decoder. Ids beyond the tokenizer's are left unused.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        context_length: int = 128,
+        name: str | None = None,
+        version: Literal["1.0", "1.1"] = "1.0",
+        num_layers: int = 6,
+        width: int = 512,
+        num_heads: int = 8,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        import transformers  # takes seconds
+
+        if width % num_heads:
+            raise ValueError(f"width: {width} is not divisible by num_heads={num_heads}")
+        if name is None:
+            config = transformers.T5Config(
+                vocab_size=vocab_size,
+                d_model=width,
+                d_kv=width // num_heads,
+                d_ff=4 * width,
+                num_layers=num_layers,
+                num_heads=num_heads,
+                dropout_rate=dropout,
+                feed_forward_proj="relu" if version == "1.0" else "gated-gelu",
+                tie_word_embeddings=version == "1.0",
+                decoder_start_token_id=0,
+            )
+            self.t5 = transformers.T5ForConditionalGeneration(config)
+        else:
+            try:
+                self.t5 = transformers.T5ForConditionalGeneration.from_pretrained(
+                    name, dropout_rate=dropout
+                )
+            except (OSError, ValueError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"model.name={name}: cannot be loaded ({reason})") from error
+        config = self.t5.config
+        if config.vocab_size < vocab_size:
+            raise ValueError(
+                f"name: {name} knows {config.vocab_size} ids, the tokenizer has {vocab_size}; "
+                f"use tokenizer=hf tokenizer.name={name}"
+            )
+        self.vocab_size, self.context_length = vocab_size, context_length
+        self.dropout = dropout
+        # For the count of FLOPs: attention of the encoder, of the decoder, and between them.
+        self.blocks = range(3 * config.num_layers)
+        self.width = config.num_heads * config.d_kv
+        self.mask = causal()
+
+    def loss(
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor,
+        *,
+        sources_BT: Tensor,
+        documents_BT: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss of the targets given the block before them, and that of each, in nats.
+
+        sources_BT: the block before; negative where the text has not begun. A target of -100 does
+        not count. tokens_BT and documents_BT are a decoder's affair, and not looked at.
+        """
+        present_BT = sources_BT >= 0
+        present_BT[:, -1] = True  # something to read, even at the very beginning
+        pad = self.t5.config.pad_token_id or 0
+        logits_BTV = self.t5(
+            input_ids=sources_BT.clamp(min=pad),
+            attention_mask=present_BT.long(),
+            labels=targets_BT,
+        ).logits
+        losses_BT = nn.functional.cross_entropy(
+            logits_BTV.float().mT, targets_BT, ignore_index=-100, reduction="none"
+        )
+        return losses_BT.sum() / (targets_BT != -100).sum().clamp(min=1), losses_BT.detach()
+
+    @torch.no_grad()
+    def generate(self, sources_BT: Tensor, *, max_tokens: int) -> Tensor:
+        """Greedy continuations (B, up to max_tokens), which end with T5's end mark."""
+        return self.t5.generate(sources_BT, max_new_tokens=max_tokens, do_sample=False)
