@@ -19,6 +19,7 @@ NEEDED = {
     "data/hub": ["data.name=x"],
     "data/classification": ["data.name=x"],
     "tokenizer/hf": ["tokenizer.name=x"],
+    "experiment/picl_paper": ["pretrained=null"],  # read when composed, and this needs no network
 }
 FILES = sorted(
     str(path.relative_to(CONF).with_suffix(""))
