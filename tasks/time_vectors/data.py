@@ -175,7 +175,7 @@ class Dated:
             raise UserError("data: no document lies between data.first and data.last")
         origin = int(months[inside].min()) if data.first is None else int(data.first[0])
         calendar = Calendar(data.by, data.every, origin)
-        numbers = calendar.number(months[inside])  # type: ignore[arg-type]
+        numbers = np.asarray(calendar.number(months[inside]))  # type: ignore[arg-type]
         self.key = {
             **data.fractions,
             "by": data.by,

@@ -27,7 +27,7 @@ from tasks.run_folder import read_json
 from tasks.time_vectors.cosine import group_of
 from tasks.time_vectors.data import ALL, BASE, DatedData
 from tasks.time_vectors.task import batch_loss
-from zoo.load import build, load_run
+from zoo.load import build, load_run, read_config
 
 ROWS = 64  # windows read at once
 
@@ -61,22 +61,25 @@ class Study:
     """The runs of one seed: the base, one a period, and perhaps one of all.
 
     labels: of the periods that were trained, in order. Raises UserError where the base is missing or
-    fewer than two periods are there.
+    fewer than `least` periods are there.
     """
 
-    def __init__(self, runs: Mapping[str, Path], cache: Path):
+    def __init__(self, runs: Mapping[str, Path], cache: Path, *, least: int = 2):
         if BASE not in runs:
             raise UserError(f"{cache.parent}: has no finished run with data.period=base")
         self.runs = dict(runs)
         self.cache = Cache(cache)
         loaded = load_run(runs[BASE], checkpoint="last")
-        self.config, self.seed = loaded.config, loaded.config["seed"]
         self.model = loaded.model
+        # The data are those of the tuned runs, which may write documents otherwise than the base's.
+        tuned = [path for label, path in runs.items() if label not in (BASE, ALL)]
+        self.config = read_config((tuned or [runs[BASE]])[0])
+        self.seed = self.config["seed"]
         self.data: DatedData = build(self.config["data"], key="data")
         self.data.prepare()
         self.labels = [label for label in self.data.periods if label in runs]
-        if len(self.labels) < 2:
-            raise UserError(f"{cache.parent}: needs runs of at least two periods")
+        if len(self.labels) < least:
+            raise UserError(f"{cache.parent}: needs runs of at least {least} period(s)")
         self._flatten()
         self.base = self.flat.clone()
         self.vector = lru_cache(maxsize=64)(self._vector)
@@ -179,18 +182,34 @@ def mean_loss(model: torch.nn.Module, dataset: PackedDataset) -> float:
     return nats / count
 
 
-def find_studies(folder: Path) -> list[Study]:
-    """The studies of a sweep's folder, one a seed. Raises UserError where there is none."""
+def find_studies(folder: Path, *, base: Path | None = None) -> list[Study]:
+    """The studies of a sweep's folder, one a seed. Raises UserError where there is none.
+
+    base: another sweep, whose base models the runs were tuned from; one period is enough then.
+    """
+    seeds = _runs(folder)
+    if not seeds:
+        raise UserError(f"{folder}: has no finished run of task=time_vectors")
+    cache, least = folder / "evaluations.jsonl", 2
+    if base is not None:
+        bases, least = _runs(base), 1
+        seeds = {
+            seed: {BASE: bases[seed][BASE], **runs}
+            for seed, runs in seeds.items()
+            if BASE in bases.get(seed, {})
+        }
+    return [Study(seeds[seed], cache, least=least) for seed in sorted(seeds)]
+
+
+def _runs(folder: Path) -> dict[int, dict[str, Path]]:
+    """Finished runs by seed and period."""
     seeds: dict[int, dict[str, Path]] = {}
     for path in sorted(folder.glob("*/config.yaml")):
         results = read_json(path.parent / "results.json")
         if "period" in results:
             seed = (yaml.safe_load(path.read_text()) or {}).get("seed", 0)
             seeds.setdefault(seed, {})[results["period"]] = path.parent
-    if not seeds:
-        raise UserError(f"{folder}: has no finished run of task=time_vectors")
-    cache = folder / "evaluations.jsonl"
-    return [Study(seeds[seed], cache) for seed in sorted(seeds)]
+    return seeds
 
 
 __all__ = ["ALL", "BASE", "Cache", "Study", "find_studies", "mean_loss"]

@@ -43,6 +43,7 @@ _ONSETS = [
     "kr",
 ]
 _VOWELS = ["a", "e", "i", "o", "u", "ai", "ou"]
+_SECTIONS = ["home", "world", "trade", "sport"]  # of the paper: each has its own topics
 _GLUE = ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "with", "as", "was", "on"]
 
 
@@ -92,7 +93,7 @@ class SyntheticNews(Corpus):
         self.topics, self.ideas, self.seed = topics, ideas, seed
 
     def fingerprint(self, cache_dir: Path) -> dict[str, Any]:
-        return {"corpus": "synthetic news", "version": 1, **self.settings}
+        return {"corpus": "synthetic news", "version": 2, **self.settings}
 
     def documents(self) -> Iterator[Document]:
         world = _World(self)
@@ -101,7 +102,11 @@ class SyntheticNews(Corpus):
                 draw = np.random.default_rng((self.seed, year, month))
                 for number in range(self.documents_per_month):
                     text, topic = world.document(year + (month - 1) / 12, month, draw)
-                    meta = {"date": f"{year}-{month:02d}-15", "topic": f"topic{topic:02d}"}
+                    meta = {
+                        "date": f"{year}-{month:02d}-15",
+                        "topic": f"topic{topic:02d}",
+                        "section": _SECTIONS[topic % len(_SECTIONS)],
+                    }
                     yield Document(text, f"{year}-{month:02d}:{number}", meta)
 
 

@@ -8,7 +8,7 @@ published, a head of its own. The paper's models are 1.0: t5-small, t5-large, t5
 Shapes: B batch, T tokens of a block.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,19 +41,19 @@ class T5(nn.Module):
         if width % num_heads:
             raise ValueError(f"width: {width} is not divisible by num_heads={num_heads}")
         if name is None:
-            config = transformers.T5Config(
-                vocab_size=vocab_size,
-                d_model=width,
-                d_kv=width // num_heads,
-                d_ff=4 * width,
-                num_layers=num_layers,
-                num_heads=num_heads,
-                dropout_rate=dropout,
-                feed_forward_proj="relu" if version == "1.0" else "gated-gelu",
-                tie_word_embeddings=version == "1.0",
-                decoder_start_token_id=0,
-            )
-            self.t5 = transformers.T5ForConditionalGeneration(config)
+            shape: dict[str, Any] = {
+                "vocab_size": vocab_size,
+                "d_model": width,
+                "d_kv": width // num_heads,
+                "d_ff": 4 * width,
+                "num_layers": num_layers,
+                "num_heads": num_heads,
+                "dropout_rate": dropout,
+                "feed_forward_proj": "relu" if version == "1.0" else "gated-gelu",
+                "tie_word_embeddings": version == "1.0",
+                "decoder_start_token_id": 0,
+            }
+            self.t5: Any = transformers.T5ForConditionalGeneration(transformers.T5Config(**shape))
         else:
             try:
                 self.t5 = transformers.T5ForConditionalGeneration.from_pretrained(
@@ -62,17 +62,17 @@ class T5(nn.Module):
             except (OSError, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(f"model.name={name}: cannot be loaded ({reason})") from error
-        config = self.t5.config
-        if config.vocab_size < vocab_size:
+        settings = self.t5.config
+        if settings.vocab_size < vocab_size:
             raise ValueError(
-                f"name: {name} knows {config.vocab_size} ids, the tokenizer has {vocab_size}; "
+                f"name: {name} knows {settings.vocab_size} ids, the tokenizer has {vocab_size}; "
                 f"use tokenizer=hf tokenizer.name={name}"
             )
         self.vocab_size, self.context_length = vocab_size, context_length
         self.dropout = dropout
         # For the count of FLOPs: attention of the encoder, of the decoder, and between them.
-        self.blocks = range(3 * config.num_layers)
-        self.width = config.num_heads * config.d_kv
+        self.blocks = range(3 * settings.num_layers)
+        self.width = settings.num_heads * settings.d_kv
         self.mask = causal()
 
     def loss(

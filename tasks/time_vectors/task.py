@@ -26,7 +26,8 @@ class PeriodTuning(LanguageModeling):
     """Tunes the model of `base` on the run's data.
 
     base: a run's folder, or a sweep's, which has the run with data.period=base and this seed; that
-    run is waited for while it is going. None, and data.period=base: from scratch.
+    run is waited for while it is going. None, and data.period=base: from scratch. online: start p2
+    from the sweep's p1, p3 from its p2, and so on, only p1 from the base.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class PeriodTuning(LanguageModeling):
         *,
         period: str | int = BASE,
         base: str | None = None,
+        online: bool = False,
         lora: LoRA | None = None,
         **shared: Any,
     ):
@@ -42,7 +44,8 @@ class PeriodTuning(LanguageModeling):
         self._tokenizer: Any = None
         if self.period == BASE or base is None:
             return
-        run = load_run(find_base(Path(base), self.seed))
+        before = previous(self.period) if online else BASE
+        run = load_run(find_base(Path(base), self.seed, before), checkpoint="last")
         self._tokenizer = run.tokenizer
         try:
             self.model.load_state_dict(run.model.state_dict())
@@ -100,17 +103,28 @@ def batch_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]
     return model.loss(batch["tokens_BT"], batch["targets_BT"], **options)  # type: ignore[operator]
 
 
-def find_base(folder: Path, seed: int) -> Path:
-    """The base run that a run's or a sweep's folder means. Raises UserError where there is none."""
+def previous(period: str) -> str:
+    """What the period before is called: base before p1. Raises ValueError for other names."""
+    number = period.removeprefix("p")
+    if not period.startswith("p") or not number.isdigit() or number == "0":
+        raise ValueError(f"online: needs data.period=p1, p2, …; got {period}")
+    return BASE if number == "1" else f"p{int(number) - 1}"
+
+
+def find_base(folder: Path, seed: int, period: str = BASE) -> Path:
+    """The run that a run's or a sweep's folder means, of the latter the one of `period` and `seed`.
+
+    Raises UserError where there is none.
+    """
     if (folder / "config.yaml").is_file():
         return folder
     for path in sorted(folder.glob("*/config.yaml")):
         config = yaml.safe_load(path.read_text()) or {}
         about = (str(config.get("data", {}).get("period")), config.get("seed"))
-        if about == (BASE, seed):
+        if about == (period, seed):
             return _finished(path.parent)
     raise UserError(
-        f"task.base: {folder} has no run with data.period=base and seed={seed}; run that first, "
+        f"task.base: {folder} has no run with data.period={period} and seed={seed}; run that first, "
         "or give another run's folder"
     )
 
@@ -122,7 +136,7 @@ def _finished(run: Path) -> Path:
         if status.get("host") == hardware() and not _alive(status["process"]):
             break
         if not said:
-            say(f"waiting for the base model in {run}")
+            say(f"waiting for the model in {run}")
             said = True
         time.sleep(1)
     if status.get("status") != "finished":
