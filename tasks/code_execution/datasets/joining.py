@@ -36,14 +36,15 @@ class Chosen:
 
     def add(self, folder: Path) -> int:
         """Takes what is new in a shard; how many programs that was."""
-        table = pq.read_table(folder / "records.parquet", columns=["code", "difficulty"])
+        columns = ["code", "source_id", "trace", "difficulty"]
+        table = pq.read_table(folder / "records.parquet", columns=columns)
         rows = []
-        for i, (code, score) in enumerate(zip(*(column.to_pylist() for column in table.columns))):
-            digest = hashlib.blake2b(code.encode(), digest_size=12).digest()
-            if digest in self.seen:
-                self.refused["the same program came before"] += 1
+        for i, (code, source, trace, score) in enumerate(zip(*table.to_pydict().values())):
+            marks = {_digest(code), _digest(source, *trace)}
+            if marks & self.seen:
+                self.refused["its text, or its trace and source, came before"] += 1
             elif self.made < self.wanted:
-                self.seen.add(digest)
+                self.seen |= marks
                 self.scores.append(score)
                 rows.append(i)
         self.rows[folder] = rows
@@ -51,6 +52,10 @@ class Chosen:
         self.refused.update(about.pop("counts"))
         self.report = about
         return len(rows)
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=12).digest()
 
 
 def write(

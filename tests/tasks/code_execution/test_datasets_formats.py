@@ -66,7 +66,7 @@ def test_source_has_a_marker_a_line_and_its_blocks():
     code = "for i in range(2):\n    if i != 1:\n        print(f'{i} a', 1.5e-3)\n\n# no\nx **= -2\n"
     tokens = "<0> for i in range ( 2 ) : <1> <indent> if i != 1 : <2> <indent> print ("
     expected = [*tokens.split(), "f'{i} a'", ",", "1.5e-3", ")"]
-    expected += "<5> <dedent> <dedent> x **= - 2".split()
+    expected += ["<5>", "<dedent>", "<dedent>", "x", "**=", "-", "2"]
     assert tokenize(code) == expected
     record = {"source_set": "tutorial", "code_tokens": ["<0>", "x"]}
     assert source_text(record) == "<tutorial> <0> x"
