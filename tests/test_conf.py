@@ -18,6 +18,8 @@ NEEDED = {
     "data/text": ["data.path=x"],
     "data/hub": ["data.name=x"],
     "data/classification": ["data.name=x"],
+    "data/dated": ["data.path=x"],
+    "data/dated_hub": ["data.name=x"],
     "tokenizer/hf": ["tokenizer.name=x"],
     "experiment/picl_paper": ["pretrained=null"],  # read when composed, and this needs no network
 }

@@ -78,6 +78,12 @@ class Documents:
         for batch in self._take(rows, ["text"]):
             yield from batch["text"].to_pylist()
 
+    def about(self, rows: np.ndarray) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Only id and meta of `read`."""
+        for batch in self._take(rows, ["id", "meta"]):
+            for name, meta in zip(*(column.to_pylist() for column in batch)):
+                yield name, json.loads(meta) if meta else {}
+
     def _take(self, rows: np.ndarray, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Neighbouring rows of one batch are taken together."""
         places = np.searchsorted(self._starts, rows, side="right") - 1

@@ -2,6 +2,7 @@
 
 Writes into the sweep's folder
     time_vectors.json   every number, a seed at a time
+    time_vectors.png    the two maps and the interpolation
     time_vectors.md     what was claimed and what was found, mean and 95% interval over the seeds
     time_vectors.html   the same with all figures, one file
 and keeps what it evaluated in evaluations.jsonl (see `study`). `--shard 2/4` only evaluates the second

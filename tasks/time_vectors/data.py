@@ -195,12 +195,11 @@ class Dated:
         everything = np.arange(len(self.documents))
         months = np.full(len(everything), -1)
         self.parts = np.full(len(everything), "", dtype=object)
-        for row, document in enumerate(self.documents.read(everything)):
-            column = data.date_column
-            text = document.meta.get(column) if column else None
-            month = parse_month(str(document.id if text is None else text))
+        for row, (name, meta) in enumerate(self.documents.about(everything)):
+            text = meta.get(data.date_column) if data.date_column else None
+            month = parse_month(str(name if text is None else text))
             months[row] = -1 if month is None else month
-            self.parts[row] = document.meta.get("part", "")
+            self.parts[row] = meta.get("part", "")
         if (months < 0).all():
             raise UserError(
                 "data: no document has a date; name the column that holds it with "

@@ -19,9 +19,17 @@ def heat_map(
     matrix: np.ndarray, labels: list[str], *, title: str, diverging: bool, digits: int = 1
 ) -> bytes:
     """A period x period matrix; the oldest training period at the bottom, as the paper draws it."""
-    n = len(labels)
-    size = min(11.0, 2.6 + 0.55 * n)
+    size = min(11.0, 2.6 + 0.55 * len(labels))
     figure, axes = pyplot().subplots(figsize=(size + 0.9, size))
+    _draw_map(axes, matrix, labels, title, diverging, digits)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def _draw_map(
+    axes: Any, matrix: np.ndarray, labels: list[str], title: str, diverging: bool, digits: int
+) -> None:
+    n = len(labels)
     finite = matrix[np.isfinite(matrix)]
     limit = np.abs(finite).max() if len(finite) else 1.0
     low, high = (-limit, limit) if diverging else (finite.min(), finite.max())
@@ -29,7 +37,8 @@ def heat_map(
         matrix, origin="lower", cmap="RdBu_r" if diverging else "viridis", vmin=low, vmax=high
     )
     step = -(-n // 24)
-    axes.set_xticks(range(0, n, step), labels[::step], rotation=90 if n > 8 else 0)
+    longest = max(map(len, labels))
+    axes.set_xticks(range(0, n, step), labels[::step], rotation=90 if n * longest > 40 else 0)
     axes.set_yticks(range(0, n, step), labels[::step])
     axes.set_xlabel("evaluated on")
     axes.set_ylabel("trained on")
@@ -39,13 +48,11 @@ def heat_map(
             for j in range(n):
                 if np.isfinite(matrix[i, j]):
                     level = (matrix[i, j] - low) / (high - low or 1)
-                    dark = level < 0.25 or (diverging and level > 0.75)
-                    text = f"{matrix[i, j]:.{digits}f}"
+                    dark = level < (0.15 if diverging else 0.4) or (diverging and level > 0.85)
+                    text = f"{round(matrix[i, j], digits) + 0.0:.{digits}f}"
                     colour = "white" if dark else "black"
                     axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
-    figure.colorbar(image, fraction=0.046)
-    figure.tight_layout()
-    return _png(figure)
+    axes.figure.colorbar(image, ax=axes, fraction=0.046)
 
 
 def curves(
@@ -58,19 +65,41 @@ def curves(
     marks: dict[str, float] | None = None,
 ) -> bytes:
     """Lines over x, coloured from first to last; `marks` puts a dot on each at its own x."""
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7.2, 4.4))
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.92, max(2, len(lines))))
+    figure, axes = pyplot().subplots(figsize=(7.2, 4.4))
+    _draw_lines(axes, x, lines, marks)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title, fontsize=11)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def _draw_lines(
+    axes: Any, x: np.ndarray, lines: dict[str, np.ndarray], marks: dict[str, float] | None
+) -> None:
+    shades = pyplot().get_cmap("viridis")(np.linspace(0, 0.92, max(2, len(lines))))
     for shade, (name, values) in zip(shades, lines.items()):
         axes.plot(x, values, color=shade, label=name)
         if marks and name in marks:
-            at = marks[name]
-            axes.plot(at, np.interp(at, x, values), "o", color=shade)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.set_title(title, fontsize=11)
+            axes.plot(marks[name], np.interp(marks[name], x, values), "o", color=shade)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, ncols=2)
+
+
+def overview(
+    misalignment: np.ndarray,
+    cosines: np.ndarray,
+    labels: list[str],
+    alphas: np.ndarray,
+    perplexity: dict[str, np.ndarray],
+    best: dict[str, float],
+) -> bytes:
+    """The three pictures of the idea side by side: the two maps, and the interpolation."""
+    figure, (one, two, three) = pyplot().subplots(1, 3, figsize=(14.5, 4.6))
+    _draw_map(one, misalignment, labels, "perplexity, % from the column's mean", True, 0)
+    _draw_map(two, cosines, labels, "cosine of the time vectors", False, 2)
+    _draw_lines(three, alphas, perplexity, best)
+    three.set(xlabel=f"weight of {labels[0]} against {labels[-1]}", ylabel="perplexity")
+    three.set_title("between the first and the last period", fontsize=11)
     figure.tight_layout()
     return _png(figure)
 

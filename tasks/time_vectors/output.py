@@ -90,7 +90,7 @@ class Growing:
         if sync:
             os.fsync(self.file)
         if self.hidden is not None:
-            os.link(self.hidden, path)
+            os.rename(self.hidden, path)
         else:
             folder = os.open(path.parent, os.O_RDONLY)
             try:  # naming a folder makes Python use linkat, which follows the link under /proc

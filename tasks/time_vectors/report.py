@@ -227,13 +227,27 @@ def pictures(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
     return [*found, ("Soups beside single models and training on everything.", picture)]
 
 
+def _overview(seeds: list[dict[str, Any]]) -> bytes:
+    labels = seeds[0]["labels"]
+    losses = np.mean([s["interpolation"]["losses"] for s in seeds], 0)
+    best = np.mean([s["interpolation"]["best"] for s in seeds], 0)
+    return figures.overview(
+        np.mean([s["misalignment"] for s in seeds], 0),
+        np.mean([s["cosines"]["all"] for s in seeds], 0),
+        labels,
+        seeds[0]["interpolation"]["alphas"],
+        {label: np.exp(losses[:, i]) for i, label in enumerate(labels)},
+        dict(zip(labels, best)),
+    )
+
+
 def _mean_half(values: list[float]) -> tuple[float, float]:
     found = mean_interval(values)
     return found.mean, found.half or 0.0
 
 
 def write_report(folder: Path, claims: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> Path:
-    """Writes time_vectors.md and time_vectors.html; returns the latter."""
+    """Writes time_vectors.md, .png and .html; returns the latter."""
     every = tables(claims, seeds)
     lines = ["# Time vectors", ""]
     body = []
@@ -241,6 +255,7 @@ def write_report(folder: Path, claims: list[dict[str, Any]], seeds: list[dict[st
         lines += [f"## {title}", "", *_markdown(rows), ""]
         body.append(f"<h2>{html.escape(title)}</h2>{_table(rows)}")
     body.insert(1, "".join(_figure(caption, png) for caption, png in pictures(seeds)))
+    (folder / "time_vectors.png").write_bytes(_overview(seeds))
     (folder / "time_vectors.md").write_text("\n".join(lines), encoding="utf-8")
     path = folder / "time_vectors.html"
     path.write_text(PAGE.format(body="".join(body)), encoding="utf-8")
