@@ -9,7 +9,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 from conftest import ROOT
+from test_conf import composed
+
+from tasks.search import space
 
 PAGES = sorted(p for room in ("zoo", "kernels", "tasks") for p in (ROOT / room).rglob("README.md"))
 NEW = (ROOT / "zoo" / "README.md").read_text()
@@ -43,6 +47,38 @@ def test_a_new_variant_of_the_page_trains(train, variants, monkeypatch, command)
     arguments = [a for a in shlex.split(command)[2:] if not a.startswith("seed=")]
     run = train("--config-dir", str(variants / "conf"), *arguments, "max_steps=2")
     assert run.code == 0, run.err
+
+
+RUNS = (ROOT / "tasks" / "README.md").read_text()
+
+
+def test_commands_on_many_runs_compose():
+    """What needs a cluster is composed; what two processes can do is run in test_processes.py."""
+    commands = re.findall(r"python train\.py (.*)", RUNS)
+    assert len(commands) >= 6
+    for command in commands:
+        arguments = [a for a in shlex.split(command) if a != "-m"]
+        composed(*[a.split(",")[0] for a in arguments])
+
+
+def test_the_search_on_the_page_is_a_space():
+    command = re.search(r"python -m tasks\.search (.*)", RUNS)[1]
+    chosen, fixed = space([a for a in shlex.split(command) if "=" in a])
+    assert set(chosen) == {"optim.lr", "model.dropout", "model.num_layers"}
+    assert fixed == ["max_steps=500"]
+
+
+def test_what_a_wandb_sweep_passes_composes():
+    """The agent writes each parameter as key=value, which is Hydra's own form."""
+    block = re.search(r"```yaml\n(program: .*?)```", RUNS, re.S)[1]
+    sweep = yaml.safe_load(block)
+    assert (ROOT / sweep["program"]).is_file() and "${args_no_hyphens}" in sweep["command"]
+    draws = {
+        key: p.get("value", p.get("values", [p.get("min")])[0])
+        for key, p in sweep["parameters"].items()
+    }
+    config = composed(*[f"{key}={value}" for key, value in draws.items()])
+    assert config.optim.lr == pytest.approx(3e-4) and config.max_steps == 500
 
 
 class Page(HTMLParser):
