@@ -1,1 +1,4 @@
-"""What the models are trained and judged on: Lightning modules, data and measurements."""
+"""What the models are trained and judged on: Lightning modules, data and measurements.
+
+.. include:: README.md
+"""

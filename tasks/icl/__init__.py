@@ -1,1 +1,4 @@
-"""Is in-context learning gradient descent? Demonstrations read, against demonstrations trained on."""
+"""Is in-context learning gradient descent? Demonstrations read, against demonstrations trained on.
+
+.. include:: README.md
+"""

@@ -1,1 +1,4 @@
-"""Momentum attention against plain attention: the published comparison, small, and its cost."""
+"""Momentum attention against plain attention: the published comparison, small, and its cost.
+
+.. include:: README.md
+"""
