@@ -95,13 +95,13 @@ class Encoder(nn.Module):
             () if self.position.shared else (new_position() for _ in range(num_layers - 1))
         )
         self.norm = norm(width)
-        self.pool = {
-            "mean": nn.Identity,
-            "first": lambda: nn.Linear(width, width),
-            "weighted": lambda: nn.Linear(width, 1, bias=False),
-        }[pooling]()
+        self.pool: nn.Module = nn.Identity()
+        if pooling == "first":
+            self.pool = nn.Linear(width, width)
+        elif pooling == "weighted":
+            self.pool = nn.Linear(width, 1, bias=False)
         initialise(self, width=width, num_layers=max(num_layers, 1))
-        if pooling == "weighted":
+        if isinstance(self.pool, nn.Linear) and pooling == "weighted":
             nn.init.zeros_(self.pool.weight)
 
     def hidden(self, tokens_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:

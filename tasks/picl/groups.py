@@ -26,6 +26,7 @@ from tasks.picl.filter import Filter
 from tasks.picl.labelled import Labelled
 from tasks.picl.neighbours import Finder, Neighbours
 from tasks.picl.paragraphs import Paragraphs, prepare_paragraphs
+from tasks.picl.recall import measure
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,6 @@ class Retrieved(Groups):
         return join(parts, [self.loss == "all" or i == len(parts) - 1 for i in range(len(parts))])
 
     def report(self) -> dict[str, Any]:
-        from tasks.picl.recall import measure
-
         sample = np.random.default_rng((self.seed, 4)).choice(
             len(self.queries), min(512, len(self.queries)), replace=False
         )

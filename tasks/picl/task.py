@@ -10,6 +10,7 @@ of the row's number over the whole run, like the order of the documents.
 Test: that of `tasks.lm`, and `test/fewshot_accuracy@k`, accuracy with k demonstrations; see `evaluation`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,9 @@ class PICL(LanguageModeling):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         if self.groups is None:
             return super().training_step(batch, batch_idx)
-        batch, weights_BT = self.mixed(batch)
+        micro = self.trainer.fit_loop.total_batch_idx
+        first = (micro * self.trainer.world_size + self.global_rank) * self.rows
+        batch, weights_BT = self.mixed(batch, first + np.arange(self.rows))
         loss, _ = self.model.loss(  # type: ignore[operator]
             batch["tokens_BT"],
             batch["targets_BT"],
@@ -77,22 +80,24 @@ class PICL(LanguageModeling):
         )
         return loss
 
-    def mixed(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-        """The batch with groups in its first rows, and weights that make the mean Eq. 5."""
+    def mixed(self, batch: dict[str, Any], index: np.ndarray) -> tuple[dict[str, Any], Tensor]:
+        """The batch with groups in its first rows, and weights that make the mean Eq. 5.
+
+        index: places of the groups in the order of the run, one a row.
+        """
         device = batch["tokens_BT"].device
-        micro = self.trainer.fit_loop.total_batch_idx
-        lane = (micro * self.trainer.world_size + self.global_rank) * self.rows
-        tokens_NT, targets_NT = self.group_rows(lane + np.arange(self.rows))
+        tokens_NT, targets_NT = self.group_rows(index)
         batch = dict(batch)
-        rest = slice(self.rows, None)
+        rows = len(index)
+        rest = slice(rows, None)
         for name, new in (("tokens_BT", tokens_NT), ("targets_BT", targets_NT)):
             batch[name] = torch.cat((new.to(device), batch[name][rest]))
         if batch.get("documents_BT") is not None:
             batch["documents_BT"] = batch["documents_BT"].clone()
-            batch["documents_BT"][: self.rows] = 0
+            batch["documents_BT"][:rows] = 0
         counted_BT = batch["targets_BT"] != IGNORED
         weights_BT = torch.zeros(counted_BT.shape, device=device)
-        for part, share in ((slice(None, self.rows), self.alpha), (rest, 1 - self.alpha)):
+        for part, share in ((slice(None, rows), self.alpha), (rest, 1 - self.alpha)):
             weights_BT[part] = share / counted_BT[part].sum().clamp(min=1)
         return batch, weights_BT
 
@@ -140,8 +145,6 @@ def rows_of(alpha: float, batch_size: int) -> int:
 
 def write_series(folder: str, found: dict[str, Any]) -> None:
     """series.json and plots/fewshot.png of a run."""
-    from pathlib import Path
-
     curves: dict[str, dict[int, float]] = {}
     for name, value in found.items():
         label, _, shots = name.removeprefix("test/fewshot_accuracy").partition("@")

@@ -113,7 +113,9 @@ class World:
         return np.random.default_rng((self.seed, *purpose))
 
     def _draw(self, count: int) -> list[Task]:
-        draw, known, tasks = self.draws(0), set(), []
+        draw = self.draws(0)
+        known: set[tuple[int, ...]] = set()
+        tasks: list[Task] = []
         while len(tasks) < count:
             marks = draw.choice(MARKS, MARKS_PER_TASK, replace=False)
             if (name := tuple(sorted(marks))) not in known:

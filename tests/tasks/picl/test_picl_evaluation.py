@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.data.order import order
 from tasks.data.tokenizers import Bytes
 from tasks.icl.sets import Example, LabelledSet, Template
-from tasks.optim import Schedule
+from tasks.optim import AdamW, Budget, Schedule
 from tasks.picl.evaluation import FewShotCurve, summary
+from tasks.picl.groups import Groups, Sequence
 from tasks.picl.sets import PUBLISHED, FewShotSets, TextSets, WorldSets, balance
 from tasks.picl.superni import encode_prompt, judge, read_task, rouge_l
-from tasks.picl.task import rows_of
+from tasks.picl.task import PICL, rows_of
 from tasks.picl.world import SYNONYMS, WORDS, World
 from zoo.load import build
 
@@ -230,6 +232,53 @@ def test_rows_of_a_batch() -> None:
     assert [rows_of(a, 32) for a in (0.0, 0.5, 0.25, 1.0)] == [0, 16, 8, 32]
     with pytest.raises(UserError, match=r"alpha: 0\.5 of data\.batch_size=1"):
         rows_of(0.5, 1)
+
+
+class Counted(Groups):
+    """Three groups of known tokens, of which some do not count."""
+
+    def prepare(self, data, *, context_length, seed):
+        raise AssertionError("is given")
+
+    def __len__(self) -> int:
+        return 3
+
+    def sequence(self, number: int) -> Sequence:
+        ids = np.arange(4 + number) + 10 * (number + 1)
+        return Sequence(ids, np.arange(len(ids)) >= number, np.array([0]))
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0])
+def test_the_loss_is_the_published_mixture(alpha: float) -> None:
+    """Eq. 5: a mean over the groups' tokens and one over the documents', however many each has."""
+    model = nano(8)
+    budget = Budget(tokens_per_step=1, default_tokens=1)
+    task = PICL(model=model, optim=AdamW(), budget=budget, alpha=alpha, groups=Counted())
+    draw = torch.Generator().manual_seed(0)
+    text = torch.randint(0, 256, (4, 9), generator=draw)
+    batch = {"tokens_BT": text[:, :-1], "targets_BT": text[:, 1:].clone()}
+    batch["targets_BT"][3, :5] = -100
+    batch["documents_BT"] = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2]]).repeat(4, 1)
+    rows = rows_of(alpha, 4)
+    mixed, weights = task.mixed(batch, np.arange(rows))
+    found, _ = model.loss(
+        mixed["tokens_BT"],
+        mixed["targets_BT"],
+        documents_BT=mixed["documents_BT"],
+        weights_BT=weights,
+    )
+    groups = []
+    for number in order(0, np.arange(rows), 3):
+        sequence = task.groups.sequence(int(number))
+        ids = torch.from_numpy(sequence.tokens)
+        logs = model(ids[None, :-1])[0].log_softmax(-1)
+        groups += [-logs[t - 1, ids[t]] for t in range(1, len(ids)) if sequence.counted[t]]
+    wanted = alpha * torch.stack(groups).mean()
+    if alpha < 1:
+        rest = {k: v[rows:] for k, v in batch.items()}
+        wanted = wanted + (1 - alpha) * model.loss(**rest)[0]
+    assert float(found) == pytest.approx(float(wanted), abs=1e-5)
+    assert (batch["documents_BT"][0] > 0).any(), "the loader's own batch is left as it is"
 
 
 def test_the_two_published_schedules() -> None:

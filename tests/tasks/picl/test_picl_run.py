@@ -63,21 +63,21 @@ def test_run_measures_retrieval_documents_and_context(trained, capfd) -> None:
     assert show.main([str(run.folder), "--queries", "2", "--near", "3"]) == 0
     shown = capfd.readouterr().out
     assert len(re.findall(r"task \d+, shared by \d of 3", shown)) + shown.count("?") >= 2
-
-
-def test_scores_separate_groups_as_far_as_the_model_can(trained, capfd) -> None:
-    """After three steps it cannot: the area is near one half, and the command says so."""
-    run, _ = trained
+    # It can score groups, its own and others: after three steps it tells none apart.
+    check_filter(run)
     assert separation.main([str(run.folder), "--groups", "40", "--checkpoint", "last"]) == 0
     assert re.search(r"0\.[2-7]\d\d", capfd.readouterr().out)
+
+
+def test_area_counts_pairs_in_the_right_order() -> None:
     good, bad = np.array([1.0, 2.0]), np.array([0.0, 1.0, 3.0])
     assert separation.area(good, bad) == pytest.approx((1 + 0.5 + 1 + 1) / 6)
     assert separation.main(["nowhere"]) == 2
 
 
-def test_filter_scores_with_a_trained_run(trained, train) -> None:
-    """Its two passes agree with the model's own losses, a paragraph and a group at a time."""
-    run, _ = trained
+def check_filter(run) -> float:
+    """Its two passes agree with the model's own losses, a paragraph and a group at a time; returns the
+    median score."""
     config = yaml.safe_load((run.folder / "config.yaml").read_text())
     data, groups = stages.open_groups(config)
     groups.prepare(data, context_length=128, seed=config["seed"])
@@ -99,7 +99,13 @@ def test_filter_scores_with_a_trained_run(trained, train) -> None:
                 saved.append(float(logs[place + t - 1, part[t]] - alone[t - 1, part[t]]))
             place += len(part)
         assert scores[row] == pytest.approx(np.mean(saved), abs=1e-4)
-    middle = float(np.median(scores))
+    return float(np.median(scores))
+
+
+@pytest.mark.slow
+def test_filter_keeps_the_groups_above_delta(trained, train) -> None:
+    run, _ = trained
+    middle = check_filter(run)
     node = f"{{_target_:tasks.picl.filter.Filter,scorer:'{run.folder}',checkpoint:last,delta:{middle}}}"
     again = train("task=picl", *QUICK, f"+task.groups.filter={node}", data=False)
     assert results_of(again)["retrieval/kept_share"] == pytest.approx(0.5, abs=0.01)
@@ -108,13 +114,20 @@ def test_filter_scores_with_a_trained_run(trained, train) -> None:
     assert refused.code == 2 and "every group was dropped" in refused.err
 
 
-@pytest.mark.parametrize("way", ["picl_extralm", "picl_bm25", "picl_selfsup", "picl_metaicl"])
+SLOW = ("picl_extralm", "picl_selfsup", "picl_metaicl", "picl_untrained", "picl_random")
+
+
+@pytest.mark.parametrize(
+    "way", ["picl_bm25", *(pytest.param(way, marks=pytest.mark.slow) for way in SLOW)]
+)
 def test_baselines_train_on_as_many_tokens(train, way: str) -> None:
     results = results_of(train(f"task={way}", *SMALL, data=False))
     assert results["tokens"] == 3 * 4 * 128 and results["test/fewshot_accuracy@4"] >= 0
-    assert ("retrieval/recall@9" in results) == (way == "picl_bm25")
+    found = way in ("picl_bm25", "picl_untrained", "picl_random")
+    assert ("retrieval/recall@9" in results) == found
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_verdict(train, tmp_path: Path) -> None:
     small = [a for a in SMALL if a != "hydra.mode=RUN"]
     run = train("task=picl_oracle,picl_extralm", "seed=0,1", *small, data=False)
@@ -136,6 +149,7 @@ def test_any_corpus_and_any_decoder(train) -> None:
     assert results["retrieval/paragraphs"] > 30 and "retrieval/recall@9" not in results
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_groups(train) -> None:
     """Killed after two of four steps and continued: the weights of a run that never stopped."""
     given = ("task=picl_oracle", *(a for a in SMALL if not a.startswith("max_steps")))
@@ -206,3 +220,11 @@ def test_the_published_settings() -> None:
     assert rows // 2 * 1024 == 131_072
     for part in ("data", "task"):
         assert build({**config[part]["corpus" if part == "data" else "few_shot"]}, key=part)
+
+
+def test_commands_of_the_page_compose() -> None:
+    page = (ROOT / "tasks" / "picl" / "README.md").read_text()
+    commands = re.findall(r"^python train\.py (.*?)(?:\s+#.*)?$", page, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        assert composed(*command.split()).task._target_ == "tasks.picl.task.PICL"
