@@ -108,7 +108,8 @@ def measure(mergekit: Path, numbers: int, rounds: int, folder: Path) -> dict[str
     }
     for turn in range(rounds + 1):  # the first warms the page cache
         for name, command in commands.items():
-            out.unlink(missing_ok=True)
+            if name.startswith("ours"):
+                out.unlink(missing_ok=True)
             seconds, memory, printed = timed(command, folder)
             if turn:
                 alone = name.endswith("alone")

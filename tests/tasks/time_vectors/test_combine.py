@@ -221,6 +221,8 @@ def test_interrupted_it_leaves_nothing(tmp_path, number):
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
+        # Tests that run in the background of a shell inherit an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     files = Path(f"/proc/{process.pid}/fd")
     begun = time.monotonic()

@@ -93,7 +93,7 @@ def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
     for label in judge.labels:
         ids = torch.as_tensor(study.data.tokenizer.encode(text + label)).long()[-49:]
         answer = len(study.data.tokenizer.encode(text + label)) - before
-        logs = torch.log_softmax(study.model(ids[None, :-1]), -1)[0]
+        logs = torch.log_softmax(study.model(ids[None, :-1]), -1)[0].detach()
         scores[label] = float(logs[range(len(ids) - 1), ids[1:]][-answer:].sum())
     assert judge._classify([text]) == [max(scores, key=scores.__getitem__)]
 
