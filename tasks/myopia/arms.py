@@ -17,7 +17,10 @@ from zoo.report.runs import Run, find_runs, flatten
 ARM = ("model.mixer", "task.frozen")  # what makes an arm
 RATE = "optim.lr"
 # Where a run writes and what it is called; `data.seed` follows `seed`.
-_APART = ("name", "paths", "logger", "callbacks", "hydra", "ckpt", "sweep", "data.cache_dir")
+_APART = (
+    *("name", "paths", "logger", "callbacks", "hydra", "ckpt", "sweep", "data.cache_dir"),
+    *("task.angle_every", "task.angle_sequences", "trainer.enable_progress_bar"),
+)
 _SEED = ("seed", "data.seed")
 ORDER = ("local", "vanilla", "hidden", "kv", "zero")  # as the losses are expected
 

@@ -15,7 +15,8 @@ from torch.utils.data import IterableDataset
 from tasks.data.order import mix
 from tasks.data.tokenizers import Bytes, Tokenizer
 
-_STREAMS = {"train": 0, "val": 1, "test": 2}
+# `mix` does not tell its first two arguments apart, so no stream may be a number that a seed may be.
+_STREAMS = {split: int.from_bytes(split.encode(), "big") for split in ("train", "val", "test")}
 
 
 class FreshData(lightning.LightningDataModule, ABC):

@@ -51,16 +51,17 @@ class MultiplicationData(FreshData):
     """Batches of `tokens_BT` and `targets_BT` (B, T), `bytes` of the answers, and `digits_B2`, how many
     digits x and y have.
 
-    digits: at most 9, so that a product fits 64 bits. padding: of x and y, at least `digits`.
+    context_length: 2 padding + 2 digits + 1. digits: at most 9, so that a product fits 64 bits. padding:
+    of x and y, at least `digits`; None: what context_length leaves room for.
     """
 
     def __init__(
         self,
         *,
+        context_length: int,
         batch_size: int,
         digits: int = 5,
-        padding: int = 5,
-        context_length: int | None = None,
+        padding: int | None = None,
         seed: int = 0,
         eval_samples: int = 2048,
         eval_batch_size: int | None = None,
@@ -68,16 +69,16 @@ class MultiplicationData(FreshData):
     ):
         if not 1 <= digits <= 9:
             raise ValueError(f"digits: must be in 1..9, got {digits}")
-        if padding < digits:
-            raise ValueError(f"padding: must be at least digits={digits}, got {padding}")
-        needed = length(digits, padding)
-        if context_length not in (None, needed):
+        padding = (context_length - 2 * digits - 1) // 2 if padding is None else padding
+        if padding < digits or context_length != length(digits, padding):
+            least = length(digits, max(padding, digits))
             raise ValueError(
-                f"context_length: digits={digits} and padding={padding} make {needed} tokens, got "
-                f"{context_length}; give model.context_length={needed}"
+                f"context_length: {context_length} does not hold digits={digits} with "
+                f"padding={padding}; give model.context_length={least} (2 padding + 2 digits + 1, "
+                "padding at least digits)"
             )
         super().__init__(
-            context_length=needed,
+            context_length=context_length,
             batch_size=batch_size,
             seed=seed,
             eval_samples=eval_samples,
@@ -106,7 +107,7 @@ class MultiplicationData(FreshData):
 
 def length(digits: int, padding: int) -> int:
     """Tokens that a model reads: all but the last digit of the answer."""
-    return 2 * padding + 2 + 2 * digits - 1
+    return 2 * padding + 2 * digits + 1
 
 
 def _least_first(number: np.ndarray, width: int) -> np.ndarray:

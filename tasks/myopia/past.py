@@ -41,7 +41,7 @@ def frozen_model(model: Decoder, source: str | None, folder: Path) -> Decoder:
         raise UserError(f"task.frozen: {path} does not exist; give the folder of a finished run")
     try:
         frozen = load_run(path).model
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise UserError(f"task.frozen: {error}") from error
     if not isinstance(frozen, Decoder):
         raise UserError(f"task.frozen: {path} holds a {type(frozen).__name__}, not a Decoder")
