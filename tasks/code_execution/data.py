@@ -16,6 +16,7 @@ from tasks.code_execution.encoded import Encoded, Layout, source_of, write
 from tasks.code_execution.formats import SETS
 from tasks.code_execution.records import SPLITS, Records
 from tasks.code_execution.tokens import TraceTokens
+from tasks.data.order import order
 from tasks.data.stage import stage
 from tasks.data.tokenizers import load_tokenizer
 from tasks.errors import UserError
@@ -164,19 +165,18 @@ class TraceData(lightning.LightningDataModule):
 
     def test_records(self, name: str) -> list[dict[str, Any]]:
         """The records of a set's test split, at most max_test_items of them."""
-        limit = self.limits["test"]
-        found = []
-        for record in self.records.read(name, "test"):
-            if limit is not None and len(found) == limit:
-                break
-            if record["code_tokens"]:
-                found.append(record)
-        return found
+        every = (record for record in self.records.read(name, "test") if record["code_tokens"])
+        wanted = set(self.some_rows(name, "test").tolist())
+        return [record for i, record in enumerate(every) if i in wanted]
 
-    def first_rows(self, name: str, split: str) -> np.ndarray:
-        """Numbers of the samples that an evaluation of a split reads."""
+    def some_rows(self, name: str, split: str) -> np.ndarray:
+        """Numbers of the samples that an evaluation of a split reads, a random sample in order.
+
+        Neighbours are mutants of one program, so the first ones would be few programs.
+        """
         size, limit = len(self.encoded(name, split)), self.limits[split]
-        return np.arange(size if limit is None else min(size, limit))
+        number = size if limit is None else min(size, limit)
+        return np.sort(order(0, np.arange(number), size)) if number else np.arange(0)
 
     # ---- loaders
 
@@ -184,7 +184,8 @@ class TraceData(lightning.LightningDataModule):
         """Endless, from the trainer's step on. ValueError where the run has no number of steps."""
         trainer = self.trainer
         assert trainer is not None
-        steps = trainer.lightning_module.budget.steps
+        task: Any = trainer.lightning_module
+        steps = task.budget.steps
         if steps is None:
             raise UserError(
                 "max_minutes: a curriculum must know how many steps it has; give max_steps or max_tokens"
@@ -213,7 +214,7 @@ class TraceData(lightning.LightningDataModule):
     def _evaluation(self, split: str) -> EvaluationBatches | list:
         batches = []
         for name in self.sets:
-            lengths, rows = self.encoded(name, split).lengths, self.first_rows(name, split)
+            lengths, rows = self.encoded(name, split).lengths, self.some_rows(name, split)
             rows = rows[lengths[rows] <= self.context_length]
             batches += [(name, rows[part]) for part in cut(lengths[rows], self.eval_tokens)]
         if not batches:

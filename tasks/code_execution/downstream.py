@@ -45,12 +45,14 @@ class Predictor:
     """A trained run, asked what programs print and where they lie in its space."""
 
     def __init__(self, run: Run):
-        self.run, self.tokenizer = run, run.tokenizer
+        self.model: Any = run.model
+        self.tokenizer = run.tokenizer
         assert isinstance(self.tokenizer, TraceTokens)
         self.layout = Layout.of(self.tokenizer)
         task = run.config["task"]
         self.bidirectional = task.get("bidirectional", True)
-        self.prompt_length = task.get("prompt_length") or run.model.context_length // 2  # type: ignore[operator]
+        self.context_length: int = run.config["model"]["context_length"]
+        self.prompt_length: int = task.get("prompt_length") or self.context_length // 2
 
     def outputs(self, codes: Sequence[str]) -> list[list[str]]:
         """The printed texts of the trace that the model writes, of each program."""
@@ -59,7 +61,7 @@ class Predictor:
         prompts = [self.layout.prompt(s.tolist(), longest=self.prompt_length) for s in sources]
         with progress("writing traces", len(prompts)) as advance:
             written = generate(
-                self.run.model,  # type: ignore[arg-type]
+                self.model,
                 prompts,
                 begin=self.layout.target,
                 end=self.layout.end,
@@ -74,7 +76,7 @@ class Predictor:
         """Unit vectors (items, width): the mean hidden state of `<s> <encoder-only> </s> code </s>`,
         seen in both directions, zero-shot."""
         i = self.tokenizer.id
-        room = self.run.model.context_length - 4  # type: ignore[operator]
+        room = self.context_length - 4
         ids = [
             [i("<s>"), i("<encoder-only>"), i("</s>"), *e.tolist()[:room], i("</s>")]
             for e in self.tokenizer.encode_batch([self.tokenizer.code(code) for code in codes])
@@ -85,7 +87,7 @@ class Predictor:
             width = max(map(len, rows))
             padding = torch.tensor([width - len(row) for row in rows])
             tokens = torch.tensor([[self.layout.pad] * (width - len(r)) + r for r in rows])
-            hidden = self.run.model.hidden(tokens, mask=full(), padding_B=padding)  # type: ignore[operator]
+            hidden = self.model.hidden(tokens, mask=full(), padding_B=padding)
             seen = torch.arange(width) >= padding[:, None]
             found.append((hidden * seen[..., None]).sum(1) / seen.sum(1, keepdim=True))
         return normalize(torch.cat(found).float(), dim=-1)

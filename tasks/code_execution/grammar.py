@@ -65,7 +65,7 @@ class Grammar:
         self.next_NV = self.next_NV.to(device)
         return torch.full((rows,), START, device=device)
 
-    def lines(self, prompts: list[list[int]], device: torch.device) -> Tensor:
+    def absent_lines(self, prompts: list[list[int]], device: torch.device) -> Tensor:
         """Line numbers that a program does not have, (R, V)."""
         absent = torch.zeros(len(prompts), self.next_NV.shape[1], dtype=torch.bool)
         for row, prompt in enumerate(prompts):

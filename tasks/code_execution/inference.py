@@ -102,8 +102,9 @@ class _Batch:
         limit = decoding.max_length
         room = [r if limit is None else min(r, limit) for r in room]
         self.room_R = torch.tensor(room, device=self.device)
-        self.states_R = None if grammar is None else grammar.start(len(prompts), self.device)
-        self.lines_RV = None if grammar is None else grammar.lines(prompts, self.device)
+        if grammar is not None:
+            self.states_R = grammar.start(len(prompts), self.device)
+            self.absent_RV = grammar.absent_lines(prompts, self.device)
 
     def read(self, tokens_RT: Tensor) -> Tensor:
         """Log probabilities of what comes next, (R, V), -inf for what the grammar forbids."""
@@ -113,7 +114,7 @@ class _Batch:
             self.mask = full()
         scores_RV = self.model.head(hidden[:, -1]).float()
         if self.grammar is not None:
-            scores_RV = self.grammar.restrict(scores_RV, self.states_R, self.lines_RV)
+            scores_RV = self.grammar.restrict(scores_RV, self.states_R, self.absent_RV)
         return scores_RV.log_softmax(-1)
 
     def write(self, tokens_R: Tensor) -> None:
@@ -128,8 +129,8 @@ class _Batch:
             return
         self.cache.reorder(rows_R)
         self.padding_R, self.room_R = self.padding_R[rows_R], self.room_R[rows_R]
-        if self.states_R is not None and self.lines_RV is not None:
-            self.states_R, self.lines_RV = self.states_R[rows_R], self.lines_RV[rows_R]
+        if self.grammar is not None:
+            self.states_R, self.absent_RV = self.states_R[rows_R], self.absent_RV[rows_R]
 
 
 def _greedy(batch: _Batch, end: int) -> Iterable[tuple[int, list[int]]]:

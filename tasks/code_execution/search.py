@@ -34,6 +34,8 @@ def mean_average_precision(
     each item (see `metrics.outputs`), [] where nothing is known. problem_ids: one an item.
     Raises ValueError where the lengths differ or no two items share a problem.
     """
+    if hasattr(embeddings, "detach"):
+        embeddings = embeddings.detach().cpu()
     vectors = np.asarray(embeddings)
     if vectors.ndim != 2:
         raise ValueError(f"embeddings: must be items x width, got shape {vectors.shape}")

@@ -15,6 +15,7 @@ the sets that the last stage trains on, and @SET of each.
 What was predicted is kept in predictions/SET.jsonl: `python -m tasks.code_execution.show RUN`.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torchmetrics import SumMetric
 
 from kernels.attention.masks import prefix
-from tasks.base import Task
+from tasks.base import Task, TokenMeans
 from tasks.checkpoints import read_checkpoint
 from tasks.code_execution.data import TraceData
 from tasks.code_execution.encoded import OVERHEAD, source_of, trace_of
@@ -40,9 +40,11 @@ from tasks.code_execution.scores import (
     write_predictions,
 )
 from tasks.data.progress import progress
+from zoo.decoder import Decoder
 from zoo.unixcoder import load_weights
 
 LIGHT = ("<state>", "</state>", "<dictsep>", ":")
+_TOGETHER = "last_stage"
 
 
 class CodeExecution(Task):
@@ -56,6 +58,9 @@ class CodeExecution(Task):
     val_items: programs of each set that a validation writes traces for.
     stages: the test also judges the model as it was at the end of each earlier stage.
     """
+
+    model: Decoder
+    weights_V: Tensor
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class CodeExecution(Task):
         )
         self.val_items = val_items
         self.stages = stages
-        self.sums = nn.ModuleDict()  # set -> [nats, tokens]
+        self.means = nn.ModuleDict()  # of each set, and of those of the last stage together
         self.found: dict[str, Any] = {}
         self._tables: list[Table] = []
 
@@ -114,18 +119,16 @@ class CodeExecution(Task):
         for token in self.light_tokens:
             weights_V[tokenizer.forms(token)] = self.light_weight
         self.register_buffer("weights_V", weights_V, persistent=False)
-        for name in self.data.sets:
-            if name not in self.sums:
-                self.sums[name] = nn.ModuleList(
-                    SumMetric().set_dtype(torch.float64) for _ in range(2)
-                )
+        for name in (*self.data.sets, _TOGETHER):
+            if name not in self.means:
+                self.means[name] = TokenMeans()
         if stage == "fit":
             self.starts = self.data.curriculum.starts(self._steps())
 
     def on_fit_start(self) -> None:
         """Weights from elsewhere, where the run is new."""
         if self.pretrained is not None and self.trainer.global_step == 0:
-            load_weights(self.model, self.pretrained)  # type: ignore[arg-type]
+            load_weights(self.model, self.pretrained)
 
     def _steps(self) -> int:
         steps = self.budget.steps
@@ -165,8 +168,8 @@ class CodeExecution(Task):
         """The batch's loss, to differentiate, and that of each position, (B, T), in nats."""
         targets_BT = batch["targets_BT"]
         mask = prefix(batch["prefix_B"]) if self.decoding.bidirectional else None
-        weights_BT = self.weights_V[targets_BT.clamp(min=0)] if weighted else None  # type: ignore[index]
-        mean, losses_BT = self.model.loss(  # type: ignore[operator]
+        weights_BT = self.weights_V[targets_BT.clamp(min=0)] if weighted else None
+        mean, losses_BT = self.model.loss(
             batch["tokens_BT"], targets_BT, weights_BT=weights_BT, mask=mask
         )
         if weights_BT is not None:
@@ -186,7 +189,8 @@ class CodeExecution(Task):
         found = self._losses("val")
         for name in self.data.sets if self.val_items else ():
             encoded = self.data.encoded(name, "val")
-            rows = self.data.first_rows(name, "val")[: self.val_items]
+            rows = self.data.some_rows(name, "val")
+            rows = rows[:: max(1, len(rows) // self.val_items)][: self.val_items]
             if len(rows):
                 sources = [encoded.source(i) for i in rows]
                 traces = [self.data.tokenizer.decode(encoded.trace(i)) for i in rows]
@@ -258,7 +262,7 @@ class CodeExecution(Task):
         tokenizer = self.data.tokenizer
         sources = [ids.tolist() for ids in tokenizer.encode_batch([source_of(r) for r in records])]
         traces = tokenizer.encode_batch([trace_of(r) for r in records])
-        room = self.model.context_length - OVERHEAD + 1  # type: ignore[operator]
+        room = self.model.context_length - OVERHEAD + 1
         beyond = [len(s) + len(t) > room for s, t in zip(sources, traces)]
         self.found[f"test/beyond_context@{name}"] = round(100 * sum(beyond) / len(beyond), 2)
         written = self._write(name, sources, greedy=False)
@@ -289,7 +293,7 @@ class CodeExecution(Task):
             grammar = Grammar(self.data.tokenizer, single_line=name == SINGLE_LINE)
         with progress(f"writing traces, {name}", len(sources)) as advance:
             written = generate(
-                self.model,  # type: ignore[arg-type]
+                self.model,
                 [layout.prompt(source, longest=self.prompt_length) for source in sources],
                 begin=layout.target,
                 end=layout.end,
@@ -303,22 +307,18 @@ class CodeExecution(Task):
     # ---- losses by set
 
     def _add(self, batch: dict[str, Any]) -> None:
-        nats, tokens = self.sums[batch["set"]]  # type: ignore[misc]
         _, losses_BT = self.loss(batch, weighted=False)
-        nats.update(losses_BT.double().sum())  # type: ignore[operator]
-        tokens.update((batch["targets_BT"] != -100).sum())  # type: ignore[operator]
+        nats, tokens = losses_BT.double().sum(), (batch["targets_BT"] != -100).sum()
+        for name in (batch["set"], _TOGETHER):
+            if name != _TOGETHER or batch["set"] in self.data.curriculum.stages[-1].mixture:
+                self.means[name].update(nats, tokens, 0)  # type: ignore[operator]
 
     def _losses(self, split: str) -> dict[str, float]:
         """`loss` over the last stage's sets, and of each set."""
         found: dict[str, float] = {}
-        nats = tokens = 0.0
-        for name, pair in self.sums.items():
-            of, over = (float(metric.compute()) for metric in pair)  # type: ignore[operator,union-attr]
-            for metric in pair:  # type: ignore[union-attr]
-                metric.reset()  # type: ignore[operator,union-attr]
-            if not over:
-                continue
-            found[f"{split}/loss@{name}"] = of / over
-            if name in self.data.curriculum.stages[-1].mixture:
-                nats, tokens = nats + of, tokens + over
-        return ({f"{split}/loss": nats / tokens} if tokens else {}) | found
+        for name, means in self.means.items():
+            loss = float(means.compute()["loss"])  # type: ignore[operator]
+            means.reset()  # type: ignore[operator]
+            if not math.isnan(loss):
+                found[f"{split}/loss" + ("" if name == _TOGETHER else f"@{name}")] = loss
+        return found

@@ -186,6 +186,16 @@ def test_samples_that_are_too_long_are_left_out_of_training_and_kept_in_the_test
     assert len(data.test_records("codenet")) == 6
 
 
+def test_an_evaluation_reads_a_sample_not_the_first_ones(words, tmp_path):
+    """Neighbours are mutants of one program: the first few would be one program."""
+    data = data_of(words, tmp_path, max_test_items=3)
+    ids = [record["id"] for record in data.test_records("tutorial")]
+    every = [record["id"] for record in data_of(words, tmp_path).test_records("tutorial")]
+    assert len(every) == 6 and set(ids) < set(every) and ids != every[:3]
+    assert ids == [record["id"] for record in data.test_records("tutorial")]
+    assert data.some_rows("tutorial", "test").tolist() == [every.index(i) for i in ids]
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -167,7 +167,7 @@ def test_the_grammar_allows_every_true_trace(words):
     for text, single in (("<state> a : [ 1 , 2 ] </state>", True), (trace, False)):
         grammar = Grammar(words, single_line=single)
         state = grammar.start(1, torch.device("cpu"))
-        absent = grammar.lines([words.encode("<0> x <1> y").tolist()], torch.device("cpu"))
+        absent = grammar.absent_lines([words.encode("<0> x <1> y").tolist()], torch.device("cpu"))
         for token in [*words.encode(text), words.id("</s>")]:
             scores = torch.zeros(1, words.vocab_size)
             assert torch.isfinite(grammar.restrict(scores, state, absent)[0, int(token)]), (
@@ -179,7 +179,7 @@ def test_the_grammar_allows_every_true_trace(words):
 def test_lines_that_the_program_lacks_are_forbidden(words):
     grammar = Grammar(words)
     state = grammar.follow(grammar.start(1, "cpu"), torch.tensor([words.id("<line>")]))
-    absent = grammar.lines([[words.id("<3>"), words.id("<7>")]], "cpu")
+    absent = grammar.absent_lines([[words.id("<3>"), words.id("<7>")]], "cpu")
     allowed = grammar.restrict(torch.zeros(1, words.vocab_size), state, absent)[0].isfinite()
     assert {words.decode([i]) for i in allowed.nonzero()[:, 0].tolist()} == {"<3>", "<7>"}
     assert len(SPECIAL_TOKENS) == 211

@@ -44,7 +44,7 @@ def choice(folder, records, **options):
         },
         "tokenizer": "${tokenizer}",
         "context_length": "${model.context_length}",
-        "batch_size": 4,
+        "batch_size": 2,
         "seed": "${seed}",
         "cache_dir": "${paths.cache}",
     }
@@ -53,7 +53,8 @@ def choice(folder, records, **options):
     return ["--config-dir", str(folder / "conf"), "task=code_execution", "data=made"]
 
 
-SMALL = ["size=nano", "model.context_length=288", "model.width=32", "model.num_layers=1"]
+SMALL = ["size=nano", "model.context_length=288", "model.width=32", "model.num_layers=1",
+         "task.trace_length=40"]  # fmt: skip
 
 
 @pytest.fixture
