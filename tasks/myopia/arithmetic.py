@@ -38,7 +38,7 @@ class Multiplication(Myopia):
         It does exactly where, fed the true answer, every digit is the most likely one: up to the first
         wrong digit the two read the same.
         """
-        options = {}
+        options: dict[str, Any] = {}
         if self.local:
             options["past"] = past_states(self._past[0], batch["tokens_BT"])
         hidden_BTC = self.model.hidden(batch["tokens_BT"], **options)

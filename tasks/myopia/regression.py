@@ -52,6 +52,8 @@ class PreCaching(ArmTask):
     probe_sequences: of the test, half of them to fit the probes and half to judge.
     """
 
+    model: Regressor
+
     def __init__(
         self, *, probe_lags: int | None = None, probe_sequences: int = 2048, **shared: Any
     ):
@@ -147,8 +149,7 @@ class PreCaching(ArmTask):
 def _untrained(model: Regressor) -> Regressor:
     """A fresh start of the same shape, the same every time."""
     fresh = copy.deepcopy(model)
-    devices = [] if model.head.weight.device.type == "cpu" else None
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng():
         torch.manual_seed(0)
         for module in fresh.modules():
             if hasattr(module, "reset_parameters"):

@@ -55,10 +55,11 @@ def write_report(folders: list[Path], *, by: Collection[str] = ()) -> Path:
     """Writes myopia.md and its companions; returns its path. Raises UserError as `read_arms`."""
     conditions = read_arms(folders, by=by)
     folder = folders[0]
-    lines, numbers = ["# Myopia: what the arms cost", ""], {}
+    lines = ["# Myopia: what the arms cost", ""]
+    numbers: dict[str, dict[str, Any]] = {}
     for condition, arms in conditions.items():
         suffix = "" if not condition else "_" + condition.rpartition("=")[2]
-        numbers[condition or "all"] = record = {}
+        record = numbers[condition or "all"] = {}
         if condition:
             lines += [f"## {condition}", ""]
         lines += [*_losses(arms, record), *_gaps(arms, record, folder, suffix)]

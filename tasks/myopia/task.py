@@ -69,7 +69,7 @@ class ArmTask(Task):
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The batch's mean loss and that of each position, (B, T); past states where they are needed."""
-        options = {}
+        options: dict[str, Any] = {}
         documents = batch.get("documents_BT")
         if self.local:
             options["past"] = past_states(self._past[0], batch["tokens_BT"], documents_BT=documents)

@@ -326,6 +326,40 @@ def test_frozen_past_is_read_at_every_other_position(name: str, mask: str) -> No
     assert_same(found, gradients(live, text, targets, past=past))
 
 
+@pytest.mark.parametrize("name, mask", [("rope", "causal"), ("alibi", "blockwise")])
+@pytest.mark.parametrize("variant", ["kv", "frozen", "zero"])
+def test_long_texts_take_another_way_to_the_same_gradient(
+    variant: str, name: str, mask: str
+) -> None:
+    """Beyond a few hundred tokens the kernel of kernels/myopic does the work, here checked densely."""
+    long = 300
+
+    class Dense(SoftmaxAttention):
+        def forward(self, x, position, mask, cache=None):
+            q, k, v = self.heads(x)
+            if variant == "kv":
+                past = k.detach(), v.detach()
+            elif variant == "zero":
+                past = torch.zeros_like(k), torch.zeros_like(v)
+            else:
+                past = cache.k_BGTD, cache.v_BGTD
+            own = torch.eye(long, dtype=torch.bool)
+            e = torch.where(own, assembled(position, q, k), assembled(position, q, past[0]))
+            p = e.masked_fill(~mask.dense(long), -torch.inf).softmax(-1)
+            r = self.num_heads // self.num_kv_heads
+            past_v, v = (y.repeat_interleave(r, 1) for y in (past[1], v))
+            return self.output((p * ~own) @ past_v + (p * own) @ v)
+
+    frozen, model = models(name, mask, layers=2, **{variant: 0.0})
+    schemes.randomise(model, seed=3)
+    text, targets = tokens(1, long), tokens(1, long, seed=5)
+    options = {"past": past_states(frozen, text)} if variant == "frozen" else {}
+    found = gradients(model, text, targets, **options)
+    for block in model.blocks:
+        block.mixer.__class__ = Dense
+    assert_same(found, gradients(model, text, targets, **options))
+
+
 def test_frozen_past_under_checkpointing() -> None:
     """The past of a step is recomputed with, whatever forward passes came in between."""
     frozen, live = models("rope", frozen=0.0, layers=2)
