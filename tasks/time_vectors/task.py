@@ -5,18 +5,14 @@ instead of new matrices. A run's checkpoints hold the weights with the factors a
 any other; `adapter/` in its folder holds the factors alone.
 """
 
-import os
-import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
-from tasks.environment import hardware
 from tasks.errors import UserError
 from tasks.lm import LanguageModeling
-from tasks.run_folder import read_json, say
+from tasks.time_vectors.base import find_base, previous
 from tasks.time_vectors.data import BASE
 from tasks.time_vectors.lora import LoRA
 from zoo.load import load_run
@@ -101,54 +97,3 @@ def batch_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]
     if "sources_BT" in batch:
         options["sources_BT"] = batch["sources_BT"]
     return model.loss(batch["tokens_BT"], batch["targets_BT"], **options)  # type: ignore[operator]
-
-
-def previous(period: str) -> str:
-    """What the period before is called: base before p1. Raises ValueError for other names."""
-    number = period.removeprefix("p")
-    if not period.startswith("p") or not number.isdigit() or number == "0":
-        raise ValueError(f"online: needs data.period=p1, p2, …; got {period}")
-    return BASE if number == "1" else f"p{int(number) - 1}"
-
-
-def find_base(folder: Path, seed: int, period: str = BASE) -> Path:
-    """The run that a run's or a sweep's folder means, of the latter the one of `period` and `seed`.
-
-    Raises UserError where there is none.
-    """
-    if (folder / "config.yaml").is_file():
-        return folder
-    for path in sorted(folder.glob("*/config.yaml")):
-        config = yaml.safe_load(path.read_text()) or {}
-        about = (str(config.get("data", {}).get("period")), config.get("seed"))
-        if about == (period, seed):
-            return _finished(path.parent)
-    raise UserError(
-        f"task.base: {folder} has no run with data.period={period} and seed={seed}; run that first, "
-        "or give another run's folder"
-    )
-
-
-def _finished(run: Path) -> Path:
-    """Waits while another process trains it."""
-    said = False
-    while (status := read_json(run / "status.json")).get("status") == "running":
-        if status.get("host") == hardware() and not _alive(status["process"]):
-            break
-        if not said:
-            say(f"waiting for the model in {run}")
-            said = True
-        time.sleep(1)
-    if status.get("status") != "finished":
-        raise UserError(f"task.base: the run in {run} did not finish; go on with it first")
-    return run
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

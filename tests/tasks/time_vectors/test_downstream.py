@@ -7,10 +7,10 @@ import torch
 import yaml
 
 from tasks.errors import UserError
+from tasks.time_vectors.base import previous
 from tasks.time_vectors.downstream import Classifier, answer_column, main, prompt
 from tasks.time_vectors.metrics import macro_f1, rouge_l
 from tasks.time_vectors.study import find_studies
-from tasks.time_vectors.task import previous
 from zoo.load import load_run
 
 SMALL = (

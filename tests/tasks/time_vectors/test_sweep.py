@@ -1,6 +1,9 @@
 """A sweep of periods from the command to the report, at nano size."""
 
 import json
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -8,10 +11,13 @@ import torch
 import yaml
 from conftest import ROOT
 
+from tasks.environment import hardware
+from tasks.errors import UserError
 from tasks.time_vectors import analyses, options
 from tasks.time_vectors.adapters import Adapter
 from tasks.time_vectors.analyse import main
 from tasks.time_vectors.arithmetic import combine
+from tasks.time_vectors.base import find_base
 from tasks.time_vectors.report import verdict
 from tasks.time_vectors.study import find_studies
 from zoo.load import load_run
@@ -129,6 +135,24 @@ def test_what_cannot_start_is_said_in_a_line(train, tmp_path, overrides, line):
     small = [s for s in SMALL if s.split("=")[0] not in {o.split("=")[0] for o in overrides}]
     run = train(*small, *overrides, "max_steps=1", data=False)
     assert run.code == 2 and line in run.err
+
+
+def test_a_base_is_waited_for_while_it_is_going_and_no_longer(tmp_path):
+    """Runs of a sweep may go side by side, and be killed."""
+    run = tmp_path / "0"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 3\ndata: {period: base}\n")
+    going = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    threading.Thread(target=going.wait).start()  # so that it is gone when it has ended
+    status = {"status": "running", "process": going.pid, "host": hardware()}
+    (run / "status.json").write_text(json.dumps(status))
+    with pytest.raises(UserError, match="did not finish"):
+        find_base(tmp_path, 3)  # a process that ends without saying so was killed
+    assert going.poll() is not None
+    (run / "status.json").write_text(json.dumps(status | {"status": "finished"}))
+    assert find_base(tmp_path, 3) == run == find_base(run, 99)
+    with pytest.raises(UserError, match=r"no run with data\.period=p1 and seed=3"):
+        find_base(tmp_path, 3, "p1")
 
 
 def test_verdicts_need_the_whole_interval():

@@ -1,0 +1,94 @@
+"""Where a tuning starts: the run of a sweep that it goes on from, waited for while it is going.
+
+The runs of a sweep may go side by side (`hydra/launcher=joblib`): a tuning that comes before its base
+model is whole waits for it, and one whose base model has failed says so.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import yaml
+
+from tasks.environment import hardware
+from tasks.errors import UserError
+from tasks.run_folder import read_json, say
+from tasks.time_vectors.data import BASE
+
+PATIENCE = 15.0  # seconds that a sweep's first runs get to appear
+
+
+def previous(period: str) -> str:
+    """What the period before is called: base before p1. Raises ValueError for other names."""
+    number = period.removeprefix("p")
+    if not period.startswith("p") or not number.isdigit() or number == "0":
+        raise ValueError(f"online: needs data.period=p1, p2, …; got {period}")
+    return BASE if number == "1" else f"p{int(number) - 1}"
+
+
+def find_base(folder: Path, seed: int, period: str = BASE) -> Path:
+    """The run that a run's or a sweep's folder means, of the latter the one of `period` and `seed`.
+
+    Raises UserError where there is none, or where it did not finish.
+    """
+    if (folder / "config.yaml").is_file():
+        return folder
+    begun = time.monotonic()
+    while (run := _search(folder, seed, period)) is None:
+        young = (folder / "multirun.yaml").is_file() and time.monotonic() - begun < PATIENCE
+        if not young and not _starting(folder):
+            raise UserError(
+                f"task.base: {folder} has no run with data.period={period} and seed={seed}; "
+                "run that first, or give another run's folder"
+            )
+        time.sleep(0.5)
+    return _finished(run)
+
+
+def _search(folder: Path, seed: int, period: str) -> Path | None:
+    for path in sorted(folder.glob("*/config.yaml")):
+        config = yaml.safe_load(path.read_text()) or {}
+        data = config.get("data") or {}
+        if (str(data.get("period")), config.get("seed")) == (period, seed):
+            return path.parent
+    return None
+
+
+def _starting(folder: Path) -> bool:
+    """Whether another process has begun a run there and not yet written its config."""
+    for path in folder.glob("*/status.json"):
+        status = read_json(path)
+        others = status.get("process") != os.getpid()
+        if others and _going(status) and not (path.parent / "config.yaml").is_file():
+            return True
+    return False
+
+
+def _finished(run: Path) -> Path:
+    """Waits while another process trains it."""
+    said = False
+    while _going(status := read_json(run / "status.json")):
+        if not said:
+            say(f"waiting for the model in {run}")
+            said = True
+        time.sleep(0.5)
+    if status.get("status") != "finished":
+        raise UserError(f"task.base: the run in {run} did not finish; go on with it first")
+    return run
+
+
+def _going(status: dict) -> bool:
+    """Whether a run's process is at work; one of another machine is believed."""
+    if status.get("status") != "running":
+        return False
+    return status.get("host") != hardware() or _alive(status["process"])
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
