@@ -21,7 +21,9 @@ NEEDED = {
     "data/dated": ["data.path=x"],
     "data/dated_hub": ["data.name=x"],
     "tokenizer/hf": ["tokenizer.name=x"],
-    "experiment/picl_paper": ["pretrained=null"],  # read when composed, and this needs no network
+    # What is pretrained is read when composed, and this needs no network.
+    "experiment/picl_paper": ["pretrained=null"],
+    "experiment/myopia_pythia": ["pretrained=null"],
 }
 FILES = sorted(
     str(path.relative_to(CONF).with_suffix(""))

@@ -28,8 +28,8 @@ class Multiplication(Myopia):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         super().test_step(batch, batch_idx)
-        self._right.append(self.exact(batch).cpu())
-        self._digits.append(batch["digits_B2"].cpu())
+        self._right.append(self.gathered(self.exact(batch)).cpu())
+        self._digits.append(self.gathered(batch["digits_B2"]).cpu())
 
     @torch.no_grad()
     def exact(self, batch: dict[str, Any]) -> Tensor:
@@ -56,9 +56,10 @@ class Multiplication(Myopia):
                 "share": float(right[chosen].double().mean()),
                 "count": int(chosen.sum()),
             }
-        folder = Path(self.trainer.default_root_dir)
-        write_json(folder / "exact_match.json", table)
-        plot_exact_match(folder, table)
+        if self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir)
+            write_json(folder / "exact_match.json", table)
+            plot_exact_match(folder, table)
         largest = "x".join([str(int(digits.max()))] * 2)
         results["test/exact_match"] = float(right.double().mean())
         if largest in table:

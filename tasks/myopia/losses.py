@@ -10,7 +10,6 @@
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,13 +52,12 @@ class Collector:
     context: list[np.ndarray] = field(default_factory=list)
     checksum: int = 0
 
-    def add(self, losses_BT: Tensor, batch: dict[str, Any]) -> None:
+    def add(self, losses_BT: Tensor, targets_BT: Tensor, context_BT: Tensor) -> None:
         """One batch; rows without any target do not count."""
-        targets = batch["targets_BT"]
+        targets, context = targets_BT, context_BT
         counted = targets != IGNORED if not targets.is_floating_point() else targets.isfinite()
         rows = counted.any(-1)
         losses = losses_BT.float().masked_fill(~counted, torch.nan)[rows]
-        context = contexts(targets.shape, batch.get("documents_BT")).to(targets.device)
         self.losses.append(losses.cpu().numpy())
         self.context.append(context[rows].cpu().numpy().astype(np.int16))
         self.checksum = zlib.crc32(targets[rows].cpu().numpy().tobytes(), self.checksum)

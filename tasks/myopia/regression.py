@@ -84,13 +84,13 @@ class PreCaching(ArmTask):
         return self.loss(batch)[0]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._sums["val"].append(self.loss(batch)[1].double().mean(-1))
+        self._sums["val"].append(self.gathered(self.loss(batch)[1]).double().mean(-1))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         losses_BT = self.loss(batch)[1]
-        self._sums["test"].append(losses_BT.double().mean(-1))
-        self._inputs.append(batch["tokens_BT"])
-        self._targets.append(batch["targets_BT"])
+        self._sums["test"].append(self.gathered(losses_BT).double().mean(-1))
+        self._inputs.append(self.gathered(batch["tokens_BT"]))
+        self._targets.append(self.gathered(batch["targets_BT"]))
         self.collect(losses_BT, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -135,6 +135,8 @@ class PreCaching(ArmTask):
                     ],
                     "sine": [correlations(s, wanted[..., :-1]) for s in states],
                 }
+        if not self.trainer.is_global_zero:
+            return
         folder = Path(self.trainer.default_root_dir)
         write_json(folder / "probes.json", {"lags": [*lags], "window_sum": "last", **table})
         plot_probes(folder, [*lags], table)

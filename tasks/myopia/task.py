@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from tasks.base import Task
-from tasks.errors import UserError
 from tasks.lm import LanguageModeling
 from tasks.myopia.angle import gradient_parts
-from tasks.myopia.losses import Collector
+from tasks.myopia.losses import Collector, contexts
 from tasks.myopia.past import frozen_model, mixers, needs_past
 from tasks.run_folder import write_json
 from zoo.decoder import Decoder
@@ -90,17 +89,20 @@ class ArmTask(Task):
             parts = gradient_parts(self.model, lambda: self.loss(few)[0])
             self.report({f"train/gradient_{name}": value for name, value in parts.items()})
 
+    def gathered(self, x: Tensor) -> Tensor:
+        """x of all devices, in the order of the samples."""
+        return x if self.trainer.world_size == 1 else self.all_gather(x).flatten(0, 1)  # type: ignore[union-attr]
+
     def collect(self, losses_BT: Tensor, batch: dict[str, Any]) -> None:
         """Keeps a test batch's losses."""
-        if self.trainer.world_size > 1:
-            raise UserError(
-                "trainer.devices: the myopia tasks keep losses sequence by sequence and test on one "
-                "device; train on several with task=lm, then test here with ckpt=RUN trainer.devices=1"
-            )
-        self._collector.add(losses_BT, batch)
+        targets = batch["targets_BT"]
+        context = contexts(targets.shape, batch.get("documents_BT")).to(targets.device)
+        self._collector.add(*(self.gathered(x) for x in (losses_BT, targets, context)))
 
     def results(self) -> dict[str, Any]:
         """Writes losses.npz and the curve by position."""
+        if not self.trainer.is_global_zero:
+            return {}
         folder = Path(self.trainer.default_root_dir)
         losses = self._collector.collect()
         losses.save(folder)

@@ -80,8 +80,8 @@ def test_losses_survive_a_run_folder_and_count_contexts(tmp_path: Path) -> None:
     collector = Collector()
     targets = torch.tensor([[1, 2, -100, 4], [-100] * 4, [5, 6, 7, 8]])
     documents = torch.tensor([[0, 0, 1, 1], [1] * 4, [2, 3, 3, 3]])
-    batch = {"targets_BT": targets, "documents_BT": documents}
-    collector.add(torch.arange(12.0).view(3, 4), batch)
+    context = contexts(targets.shape, documents)
+    collector.add(torch.arange(12.0).view(3, 4), targets, context)
     collector.collect().save(tmp_path)
     found = Losses.read(tmp_path)
     assert np.isnan(found.losses).tolist() == [[False, False, True, False], [False] * 4]
