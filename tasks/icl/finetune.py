@@ -85,8 +85,8 @@ def finetune(
         unread = start + len(demonstration.question) if loss_on == "answer" else start
         targets_1T[:, : max(unread - 1, 0)] = -100
         targets_1T[:, -1] = -100
-        with recording(model, last_1) as records, torch.enable_grad():
+        with recording(model, last_1, every_token=True) as records, torch.enable_grad():
             loss, _ = model.loss(tokens_1T, targets_1T)
-        queries.append(records.queries_BLTC[0, :, start:].transpose(0, 1).cpu())
+        queries.append(records.queries_BLC[0, :, start:].transpose(0, 1).cpu())
         trained.step(loss, lr)
     return trained, torch.cat(queries)

@@ -40,7 +40,8 @@ def plot_sweep(variants: Mapping[str, Variant], path: Path) -> Path:
         if panel is not axes[1]:
             panel.sharey(axes[1])
     axes[1].set_ylabel("cosine of in-context and fine-tuning update")
-    axes[-1].legend(frameon=False, fontsize=8)
+    if axes[-1].get_legend_handles_labels()[0]:
+        axes[-1].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=180)
     plt.close(figure)
     return path

@@ -28,9 +28,10 @@ class Records:
     """One forward pass, layer by layer; stacked by the properties."""
 
     last_B: Tensor
+    every_token: bool = False
     outputs: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
-    all_queries: list[Tensor] = field(default_factory=list)
+    queries: list[Tensor] = field(default_factory=list)
 
     @property
     def outputs_BLC(self) -> Tensor:
@@ -43,20 +44,15 @@ class Records:
         return torch.stack(self.scores, 1)
 
     @property
-    def queries_BLTC(self) -> Tensor:
-        """Scaled queries of every token."""
-        return torch.stack(self.all_queries, 1)
-
-    @property
     def queries_BLC(self) -> Tensor:
-        """Scaled queries of the last token."""
-        return torch.stack([_at(q, self.last_B) for q in self.all_queries], 1)
+        """Scaled queries of the last token; with `every_token` (B, L, T, C), of them all."""
+        return torch.stack(self.queries, 1)
 
 
 @contextmanager
-def recording(model: Decoder, last_B: Tensor) -> Iterator[Records]:
+def recording(model: Decoder, last_B: Tensor, *, every_token: bool = False) -> Iterator[Records]:
     """Records the forward pass made inside the block; `last_B` is each row's last token."""
-    records = Records(last_B)
+    records = Records(last_B, every_token)
     handles = [
         block.mixer.register_forward_hook(_hook(records))  # type: ignore[union-attr]
         for block in model.blocks
@@ -80,7 +76,9 @@ def _hook(records: Records) -> Any:
         last_BHD = _at(turned_q.transpose(1, 2), records.last_B).float() * scale
         records.outputs.append(_at(output_BTC, records.last_B).float())
         records.scores.append(torch.einsum("bhd,bhtd->bht", last_BHD, k_BHTD))
-        records.all_queries.append(q_BHTD.transpose(1, 2).flatten(2).float() * scale)
+        q_BTC = q_BHTD.transpose(1, 2).flatten(2)
+        kept = q_BTC if records.every_token else _at(q_BTC, records.last_B)
+        records.queries.append(kept.float() * scale)
 
     return record
 

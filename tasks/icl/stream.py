@@ -4,6 +4,7 @@ Sample i is a function of (seed, i) alone, so a resumed run, another batch size 
 ranks sees the same samples.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ HELD_OUT = {"val": 1, "test": 2}  # streams of their own, beside that of trainin
 
 
 class Stream:
-    """Batches of one rank from sample `first` on; `count` None has no end."""
+    """Batches of one rank from sample `first` on, without an end."""
 
     def __init__(
         self,
@@ -26,28 +27,27 @@ class Stream:
         first: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        count: int | None = None,
     ):
         self.batch, self.batch_size, self.first = batch, batch_size, first
-        self.rank, self.world_size, self.count = rank, world_size, count
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in itertools.count():
+            start = self.first + (step * self.world_size + self.rank) * self.batch_size
+            yield self.batch(start + np.arange(self.batch_size))
+
+
+class Beginning:
+    """The first `count` batches of a stream, the same at every reading."""
+
+    def __init__(self, stream: Stream, count: int):
+        self.stream, self.count = stream, count
 
     def __len__(self) -> int:
-        if self.count is None:
-            raise TypeError("an endless stream has no length")
         return self.count
 
     def __iter__(self) -> Iterator[Batch]:
-        step = 0
-        while self.count is None or step < self.count:
-            start = self.first + (step * self.world_size + self.rank) * self.batch_size
-            yield self.batch(start + np.arange(self.batch_size))
-            step += 1
-
-
-class Endless(Stream):
-    """A stream that training reads: Lightning asks it for no length."""
-
-    __len__ = None  # type: ignore[assignment]
+        return itertools.islice(self.stream, self.count)
 
 
 class MadeUp(lightning.LightningDataModule, ABC):
@@ -108,7 +108,7 @@ class MadeUp(lightning.LightningDataModule, ABC):
 
     def train_dataloader(self) -> Stream:
         rank, world_size = self._ranks()
-        return Endless(
+        return Stream(
             self.batch,
             batch_size=self.batch_size,
             first=self.samples_seen,
@@ -116,19 +116,19 @@ class MadeUp(lightning.LightningDataModule, ABC):
             world_size=world_size,
         )
 
-    def val_dataloader(self) -> Stream:
+    def val_dataloader(self) -> Beginning:
         return self._evaluation("val")
 
-    def test_dataloader(self) -> Stream:
+    def test_dataloader(self) -> Beginning:
         return self._evaluation("test")
 
-    def _evaluation(self, split: str) -> Stream:
+    def _evaluation(self, split: str) -> Beginning:
         rank, world_size = self._ranks()
         size = min(self.batch_size, self.eval_samples)
-        return Stream(
+        stream = Stream(
             lambda index: self.batch(index, stream=HELD_OUT[split]),
             batch_size=size,
             rank=rank,
             world_size=world_size,
-            count=-(-self.eval_samples // (size * world_size)),
         )
+        return Beginning(stream, -(-self.eval_samples // (size * world_size)))

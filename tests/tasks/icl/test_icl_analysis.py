@@ -79,12 +79,12 @@ def test_recorded_queries_are_those_before_each_step():
     assert found.shape == (9, 2, H * D)
     texts = [torch.tensor([text]) for text in EPISODE.training_texts()]
     with only(model), torch.no_grad():
-        with recording(model, torch.tensor([3])) as first:
+        with recording(model, torch.tensor([3]), every_token=True) as first:
             model.hidden(texts[0])
-        torch.testing.assert_close(found[:3], first.queries_BLTC[0, :, 1:].transpose(0, 1))
-        with recording(model, torch.tensor([4])) as last:
+        torch.testing.assert_close(found[:3], first.queries_BLC[0, :, 1:].transpose(0, 1))
+        with recording(model, torch.tensor([4]), every_token=True) as last:
             model.hidden(texts[2])
-    assert not torch.allclose(found[5:, 1], last.queries_BLTC[0, 1, 1:]), "weights had moved"
+    assert not torch.allclose(found[5:, 1], last.queries_BLC[0, 1, 1:]), "weights had moved"
 
 
 @pytest.mark.parametrize("name", ["learned", "rope", "alibi"])
