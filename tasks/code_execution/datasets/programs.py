@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -13,13 +14,15 @@ from typing import Any
 
 from tasks.code_execution.datasets.joining import Chosen, write
 from tasks.code_execution.datasets.reading import read_released, split_file
-from tasks.code_execution.datasets.shards import CANDIDATES, Shard
+from tasks.code_execution.datasets.shards import BATCH, CANDIDATES, Shard
 from tasks.code_execution.datasets.sources import Source, collect
 from tasks.code_execution.datasets.splits import split_all, split_of
 from tasks.code_execution.datasets.workers import Workers
 from tasks.code_execution.formats import SETS
+from tasks.code_execution.trace import Refusal, Tracer
 from tasks.data.progress import progress
 from tasks.data.stage import digest, stage
+from tasks.errors import UserError
 from tasks.run_folder import say
 
 _FORMAT = 1  # a change of what a shard holds makes another folder
@@ -78,7 +81,7 @@ class Programs:
         self.variants = variants
         self.max_trace_tokens = max_trace_tokens
         self.fractions = {"val": val_fraction, "test": test_fraction}
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or _processors()
         self.cache_dir = Path(cache_dir).expanduser()
 
     # ---- what others read
@@ -133,14 +136,14 @@ class Programs:
         }
 
     def _build(self, folder: Path) -> None:
-        sources, left_out = self._sources
         manifest: dict[str, Any] = {"recipe": self._key, "sets": {}}
+        sources: list[dict[str, str]] = []
         if self.sizes["codenet"]:
+            running = self._running()
+            sources = json.loads(running.read_text())
+            left_out = json.loads(running.with_name("left_out.json").read_text())
             manifest["sources"] = {"used": len(sources), "left_out": left_out}
-            (folder / "sources.json").write_text(json.dumps([asdict(source) for source in sources]))
-        problems = split_all(
-            (source.problem for source in sources), seed=self.seed, **self.fractions
-        )
+        problems = split_all((s["problem"] for s in sources), seed=self.seed, **self.fractions)
 
         def split(record: dict[str, Any]) -> str:
             if record["source_set"] == "codenet":
@@ -149,20 +152,47 @@ class Programs:
 
         with Workers(self.workers) as workers:
             for name in (name for name in SETS if self.sizes[name]):
-                chosen = self._choose(name, workers, folder / "sources.json")
+                chosen = self._choose(name, workers, len(sources))
                 manifest["sandbox"] = chosen.report
                 manifest["sets"][name] = write(chosen, name, folder, split)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
-    def _choose(self, name: str, workers: Workers, sources: Path) -> Chosen:
+    def _running(self) -> Path:
+        """File of the sources that have a trace; a mutant of one that has none is not worth its time."""
+
+        def build(folder: Path) -> None:
+            sources, left_out = self._sources
+            refused = Counter(left_out)
+            good = []
+            with Tracer() as tracer, progress("running the sources", len(sources)) as advance:
+                for start in range(0, len(sources), BATCH):
+                    some = sources[start : start + BATCH]
+                    for source, steps in zip(some, tracer.trace_all([s.code for s in some])):
+                        if isinstance(steps, Refusal):
+                            refused[steps.reason] += 1
+                        else:
+                            good.append(asdict(source))
+                    advance(len(some))
+            if not good:
+                reasons = "; ".join(f"{n}: {reason}" for reason, n in refused.most_common(3))
+                raise UserError(
+                    f"data: none of the {len(sources)} programs has a trace ({reasons})"
+                )
+            (folder / "sources.json").write_text(json.dumps(good))
+            (folder / "left_out.json").write_text(json.dumps(dict(sorted(refused.items()))))
+
+        key = {name: self._key[name] for name in ("format", "python", "sources")}
+        return stage(self.cache_dir, "programs_sources", key, build) / "sources.json"
+
+    def _choose(self, name: str, workers: Workers, sources: int) -> Chosen:
         """Shard after shard until there are as many programs as asked, or no new ones come."""
         chosen = Chosen(self.sizes[name])
         per_turn = 1
         if name == "codenet":  # shards of one turn go through all sources once
-            per_turn = -(-len(self._sources[0]) // max(1, CANDIDATES // self.variants))
+            per_turn = -(-sources // max(1, CANDIDATES // self.variants))
         fruitless = 0
         with progress(f"making programs: {name}", chosen.wanted) as advance:
-            for folder in workers.map(self._tasks(name, sources)):
+            for folder in workers.map(self._tasks(name)):
                 new = chosen.add(folder)
                 advance(new)
                 fruitless = 0 if new > CANDIDATES // 50 else fruitless + 1
@@ -176,7 +206,7 @@ class Programs:
                     break
         return chosen
 
-    def _tasks(self, name: str, sources: Path) -> Iterator[dict[str, Any]]:
+    def _tasks(self, name: str) -> Iterator[dict[str, Any]]:
         key = {"format": _FORMAT, "python": self._key["python"]}
         if name == "codenet":
             key["sources"] = self._key["sources"]
@@ -185,9 +215,16 @@ class Programs:
             yield {
                 "shard": asdict(shard),
                 "key": key,
-                "sources": str(sources) if name == "codenet" else "",
+                "sources": str(self._running()) if name == "codenet" else "",
                 "cache": str(self.cache_dir),
             }
+
+
+def _processors() -> int:
+    """As many as this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _content(path: Path) -> str:

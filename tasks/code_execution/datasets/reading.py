@@ -35,7 +35,8 @@ def load(name: str, split: str, *, folder: str | Path) -> "datasets.Dataset":
         raise UserError(
             f"{path}: no such split; build it with tasks.code_execution.datasets.Programs"
         )
-    found = Dataset.from_parquet(str(path), cache_dir=str(Path(folder) / ".arrow"))
+    beside = Path(folder).with_name(Path(folder).name + ".arrow")  # a built folder stays as it is
+    found = Dataset.from_parquet(str(path), cache_dir=str(beside))
     assert isinstance(found, Dataset)
     return found
 

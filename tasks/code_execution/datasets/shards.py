@@ -89,12 +89,23 @@ def _candidates(shard: Shard, sources: Sequence[Source]) -> Iterator[Candidate]:
             yield Candidate(name, name, "", code.rstrip(), "")
         return
     each = max(1, CANDIDATES // shard.variants)
+    ordered = _by_turns(sources)
     for i in range(each):
         if shard.source_set == "tutorial":
             yield from _lesson(shard, i, draw)
         else:
             place = shard.number * each + i
-            yield from _mutated(shard, sources[place % len(sources)], place // len(sources))
+            yield from _mutated(shard, ordered[place % len(ordered)], place // len(ordered))
+
+
+def _by_turns(sources: Sequence[Source]) -> list[Source]:
+    """The first of each problem, then the second of each: a small set, too, has many problems."""
+    turns: dict[str, int] = {}
+    keyed = []
+    for source in sources:
+        turns[source.problem] = turn = turns.get(source.problem, -1) + 1
+        keyed.append((turn, source))
+    return [source for _, source in sorted(keyed, key=lambda pair: pair[0])]
 
 
 def _lesson(shard: Shard, number: int, draw: random.Random) -> Iterator[Candidate]:

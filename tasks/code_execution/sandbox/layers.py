@@ -61,14 +61,14 @@ class Layers:
     def isolate(self, results: int, null: int) -> None:
         """Of a child: its own session, no descriptor but the pipe for its results (RESULTS)."""
         os.setsid()
-        os.dup2(results, 100)
+        os.dup2(results, 20)
         if self._rules is not None:
-            os.dup2(self._rules.descriptor, 101)
+            os.dup2(self._rules.descriptor, 21)
         for target in range(3):
             os.dup2(null, target)
-        os.dup2(100, RESULTS)
+        os.dup2(20, RESULTS)
         if self._rules is not None:
-            os.dup2(101, RULES)
+            os.dup2(21, RULES)
         os.closerange(RULES + (self._rules is not None), 4096)
 
     def close(self, *, memory: int, cpu_seconds: int) -> None:
@@ -118,6 +118,9 @@ def _limit(memory: int, cpu_seconds: int, descriptors: int) -> None:
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
     ):
+        most = resource.getrlimit(kind)[1]  # what the caller was started with may be less
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
         resource.setrlimit(kind, (soft, hard))
 
 

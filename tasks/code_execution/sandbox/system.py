@@ -6,7 +6,6 @@ import platform
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 MACHINE = platform.machine()
@@ -14,7 +13,8 @@ MACHINE = platform.machine()
 
 def prctl(option: int, value: int) -> None:
     """Raises OSError."""
-    _check(_libc.prctl(option, value, 0, 0, 0))
+    arguments = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
+    _check(_libc.prctl(ctypes.c_int(option), *arguments))
 
 
 def syscall(number: int, *arguments: "int | ctypes._Pointer | ctypes.Array | None") -> int:
