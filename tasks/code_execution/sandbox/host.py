@@ -39,7 +39,8 @@ class Sandbox:
 
     Args:
         job: `module:function`, imported by the zygote: payload -> result, both bytes.
-        cpu_seconds, wall_seconds: of one payload.
+        cpu_seconds, wall_seconds: of one payload. What waits is stopped by the second, which must be
+            many times the first: on a busy machine a second of work takes minutes.
         memory_mb: of address space beyond the interpreter's own.
         result_bytes: longest result that is taken.
         hash_seed: of the interpreter, which decides the order of sets of strings.
@@ -54,7 +55,7 @@ class Sandbox:
         *,
         job: str,
         cpu_seconds: float = 1.0,
-        wall_seconds: float = 20.0,
+        wall_seconds: float = 120.0,
         memory_mb: int = 256,
         result_bytes: int = 1 << 20,
         hash_seed: int = 0,

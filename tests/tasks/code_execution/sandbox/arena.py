@@ -39,7 +39,7 @@ def fight(folder: Path, without: list[str], names: list[str]) -> dict[str, objec
     here = str(Path(__file__).parent)
     found: dict[str, object] = {}
     with Sandbox(
-        job="arena_job:job", path=[here], cpu_seconds=0.1, wall_seconds=3.0, without=without
+        job="arena_job:job", path=[here], cpu_seconds=0.1, wall_seconds=120.0, without=without
     ) as box:
         layers = box.layers
         for name in names:
