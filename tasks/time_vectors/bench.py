@@ -58,19 +58,37 @@ def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
     """Seconds, peak resident memory in MB, and what a command printed last."""
     printed = folder / "printed.txt"
     start = time.perf_counter()
-    with printed.open("w") as out:
+    with printed.open("w") as out, (folder / "errors.txt").open("w") as errors:
         pid = os.posix_spawn(
             command[0],
             command,
             {**os.environ, "PYTHONPATH": str(ROOT)},
-            file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1)],
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
+            ],
         )
-        _, status, usage = os.wait4(pid, 0)
+        peak, ended = 0.0, 0
+        while not ended:
+            peak = max(peak, _peak(pid))
+            time.sleep(0.002)
+            ended, status = os.waitpid(pid, os.WNOHANG)
     seconds = time.perf_counter() - start
     if status:
-        raise RuntimeError(f"{' '.join(command)} failed: {printed.read_text()[-500:]}")
+        reason = (folder / "errors.txt").read_text()[-500:]
+        raise RuntimeError(f"{' '.join(command)} failed: {reason}")
     lines = printed.read_text().split()
-    return seconds, usage.ru_maxrss / 1024, lines[-1] if lines else ""
+    return seconds, peak, lines[-1] if lines else ""
+
+
+def _peak(pid: int) -> float:
+    """Peak resident MB of a process so far; what wait4 says would count its parent's before exec."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = [line for line in text.splitlines() if line.startswith("VmHWM")]
+    return int(found[0].split()[1]) / 1024 if found else 0.0
 
 
 def measure(mergekit: Path, numbers: int, rounds: int, folder: Path) -> dict[str, float]:
