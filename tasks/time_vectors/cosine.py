@@ -33,7 +33,7 @@ GROUPS = (
     ("cross-attention", r"EncDecAttention"),
     ("attention", r"SelfAttention|attn|\bmixer\."),
     ("feed-forward", r"DenseReluDense|\bmlp\."),
-    ("embedding", r"^shared\b|embed|\bwte\b|\bwpe\b|^position"),
+    ("embedding", r"\bshared\b|embed|\bwte\b|\bwpe\b|^position"),
     ("head", r"head"),
 )
 

@@ -232,6 +232,9 @@ class Dated:
             label = calendar.label(number)
             train = rows[~(is_test | is_val | is_base)[rows]]
             splits = {"test": rows[is_test[rows]], "val": rows[is_val[rows]]}
+            if val > 0 and not len(splits["val"]) and len(train) > 1:
+                # In a small period, the document whose hash is nearest.
+                splits["val"], train = train[-1:], train[:-1]
             if not len(train) or not len(splits["test"]):
                 continue  # a period without text, as two months of WMT
             self.labels.append(label)
