@@ -156,6 +156,16 @@ class Mask:
         ids = None if self.ids is None else self.ids.to(device)
         return Mask(self.is_causal, self.window, self.blocks, lengths, ids)
 
+    def by_block(self, S: int) -> tuple[Mask, Mask]:
+        """A mask with one blockwise limit as two of S keys that share no pair: keys of the query's
+        own block, and keys of the one before."""
+        assert self.block is not None
+        positions = S if self.ids is None else self.ids.shape[-1]
+        device = None if self.ids is None else self.ids.device
+        own = self & documents(torch.arange(positions, device=device) // self.block)
+        fields = (self.is_causal, self.window, self.blocks, self.lengths, self.ids)
+        return own, _PreviousBlock(*fields)
+
     def fields(self) -> tuple[bool, int | None, list[int], Tensor | None, Tensor | None]:
         """The mask as operator arguments: is_causal, window, blocks, lengths, ids."""
         return self.is_causal, self.window, list(self.blocks), self.lengths, self.ids
@@ -188,6 +198,26 @@ class Mask:
 
     def _plain(self) -> tuple:
         return self.is_causal, self.window, self.blocks, self.lengths is None, self.ids is None
+
+
+@dataclass(frozen=True, eq=False)
+class _PreviousBlock(Mask):
+    """Of the keys that the mask shows, those of the previous block; rows may see none."""
+
+    @property
+    def per_sample(self) -> bool:
+        """True, for nothing but its bounds describes it."""
+        return True
+
+    def bounds(
+        self, T: int, S: int | None = None, device: torch.device | str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        lo, hi = super().bounds(T, S, device)
+        assert self.block is not None
+        S = T if S is None else S
+        t = torch.arange(S - T, S, device=lo.device)
+        hi = torch.minimum(hi, t // self.block * self.block)
+        return torch.minimum(lo, hi), hi
 
 
 def full() -> Mask:

@@ -133,7 +133,7 @@ def forward_kernel(
     table_stride, T, S, H, ratio, window, block, scale, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     BLOCK: tl.constexpr, TABLE: tl.constexpr, SLOPES: tl.constexpr,
-    PREVIOUS: tl.constexpr,  # 0 none; 1 tiles and blocks are aligned; 2 they are not
+    PREVIOUS: tl.constexpr,  # 0 none; 1 tiles lie in blocks, no other limit; 2 any mask
     OWN: tl.constexpr,  # a row's own key and value come from own_k, own_v (S, like k)
     ROTARY: tl.constexpr,  # queries are turned here: 0 no, 1 neighbours, 2 halves
     PRECISION: tl.constexpr,
@@ -266,7 +266,7 @@ def forward(
     out, lse = by_heads(B, H, T, D, q), q.new_empty(B, H, T, dtype=torch.float32)
     limit = limits(mask, T, S, q)
     tile = tiles(FORWARD, FORWARD_WIDE, D, q.dtype)
-    aligned = limit.block % tile.BM == 0 and (S - T) % tile.BM == 0
+    aligned = mask.is_plain_blockwise and limit.block % tile.BM == 0 and (S - T) % tile.BM == 0
     forward_kernel[(triton.cdiv(T, tile.BM), B * H)](
         q, previous, k, v, own_k, own_v, out, lse, base_two(slopes, scale, q), limit.lo, limit.hi,
         turn, turn_previous, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],

@@ -10,6 +10,9 @@ delta_t = dO_t . o_t - dlse_t. Two ways to own the sums:
   just two such programs, its own block's and the previous one's, so each adds into its own float32
   copy of dq, tile after tile, and the two copies are added at the end: 5 matmuls. With `q_previous`
   the second copy is that tensor's gradient itself.
+
+`q_previous` under more limits than the blockwise one takes the first way twice, once for the keys of
+each block.
 """
 
 # What triton.jit compiles is not the Python that a type checker reads.
@@ -232,6 +235,13 @@ def backward(
     rows = row_sums(out, lse, grad_out, grad_lse)
     saved = (grad_out, q, k, v, rows, mask, scale, slopes)
     blocks = B * H * -(-S // mask.block) if mask.is_plain_blockwise and mask.block else 0
+    if q_previous is not None and not mask.is_plain_blockwise:
+        own, before = mask.by_block(S)
+        dk, dv = by_keys(grad_out, q, k, v, rows, own, scale, slopes)
+        dq = by_queries(grad_out, q, k, v, rows, own, scale, slopes)
+        more_dk, more_dv = by_keys(grad_out, q_previous, k, v, rows, before, scale, slopes)
+        dprevious = by_queries(grad_out, q_previous, k, v, rows, before, scale, slopes)
+        return dq, dk + more_dk, dv + more_dv, dprevious
     if q_previous is not None or blocks >= ENOUGH:
         return by_blocks(*saved, q_previous)
     dk, dv = by_keys(*saved)

@@ -31,23 +31,27 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda: torch sees no CUDA device; use --device cpu")
     start = time.perf_counter()
-    print(_machine(), flush=True)
+    print(machine(), flush=True)
     rows = []
     for row in _rows(options.device):
         rows.append(row)
         print(line(row), flush=True)
-    seconds = time.perf_counter() - start
-    options.out.mkdir(parents=True, exist_ok=True)
-    report = {
-        "machine": _machine(),
+    report(rows, options.out, time.perf_counter() - start)
+
+
+def report(rows: list[Row], folder: Path, seconds: float) -> None:
+    """Writes bench.json and the plots; prints where, and which goals were missed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "machine": machine(),
         "seconds": round(seconds, 1),
         "rows": [row.record() for row in rows],
     }
-    (options.out / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
-    plots.draw(rows, options.out)
-    missed = [row.name for row in rows if row.verdict == "MISSED"]
-    print(f"\n{seconds:.0f} s; written to {options.out}/bench.json and plots")
-    print(f"goals missed: {', '.join(missed) or 'none'}")
+    (folder / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
+    written = ["bench.json", *(path.name for path in plots.draw(rows, folder))]
+    missed = [f"{row.name} ({row.shape})" for row in rows if row.verdict == "MISSED"]
+    print(f"\n{seconds:.0f} s; written to {folder}: {', '.join(written)}")
+    print(f"goals missed: {'; '.join(missed) or 'none'}")
 
 
 def _rows(device: str) -> Iterator[Row]:
@@ -60,16 +64,19 @@ def _rows(device: str) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
+    """The row as a line of the table."""
     value = "-" if row.value is None else f"{row.value:.3g}{row.unit}"
     goal = "" if row.goal is None else f"{'<=' if row.at_most else '>='} {row.goal:.3g}{row.unit}"
+    against = "" if row.baseline == "-" else f"of {row.baseline}"
     return (
-        f"{row.device:6} {row.name:40.40} {row.shape:48.48} {value:>9} {goal:>10}  "
-        f"{row.verdict:13} of {row.baseline}"
-    )
+        f"{row.device:6} {row.name:43.43} {row.shape:49.49} {value:>9} {goal:>11}  "
+        f"{row.verdict:13} {against}"
+    ).rstrip()
 
 
-def _machine() -> str:
-    parts = [platform.machine(), f"{platform.system()}, Python {platform.python_version()}"]
+def machine() -> str:
+    """Hardware and versions that the rows were measured with."""
+    parts = [_processor(), f"{platform.system()}, Python {platform.python_version()}"]
     parts.append(f"torch {torch.__version__}")
     if torch.cuda.is_available():
         parts.append(f"{torch.cuda.get_device_name()}, cuDNN {torch.backends.cudnn.version()}")
@@ -80,6 +87,16 @@ def _machine() -> str:
     except ImportError:
         pass
     return "; ".join(parts)
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
 
 
 if __name__ == "__main__":

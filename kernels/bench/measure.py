@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
@@ -147,7 +147,13 @@ def check(name: str, got: Tensor, want: Tensor, roundings: float = 16) -> None:
 
 
 def check_tail(
-    name: str, call: Attend, exact: Attend, inputs: tuple[Tensor, ...], roundings: float = 16
+    name: str,
+    call: Attend,
+    exact: Attend,
+    inputs: tuple[Tensor, ...],
+    *,
+    roundings: float = 16,
+    poison: bool = True,
 ) -> None:
     """call's output and gradients at the last TAIL positions of one head, at the length timed.
 
@@ -155,7 +161,7 @@ def check_tail(
     for under a causal mask their keys are seen by no other query.
     """
     fresh = tuple(torch.randn_like(x).requires_grad_() for x in inputs)
-    with poisoned():
+    with poisoned() if poison else nullcontext():
         out = call(*fresh)
         upstream = torch.randn_like(out)
         got = [out, *torch.autograd.grad(out, fresh, upstream)]

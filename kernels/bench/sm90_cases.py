@@ -37,6 +37,7 @@ MASKS = {
     "blockwise": blockwise_causal(256),
     "packed": causal() & documents(IDS),
     "prefix": prefix([100, 300]),
+    "packed blocks": blockwise_causal(256) & documents(IDS),
 }
 
 

@@ -43,12 +43,15 @@ def momentum(
         return reference.momentum(v_BHTD, eta, state=state, documents=documents)
     exact = torch.promote_types(v_BHTD.dtype, torch.float32)
     number = None if isinstance(eta, Tensor) else float(eta)  # a tensor may live on the device
-    eta = torch.as_tensor(eta, dtype=exact, device=v_BHTD.device).reshape(-1)
+    if number is None:
+        eta = torch.as_tensor(eta, dtype=exact, device=v_BHTD.device).reshape(-1)
+    else:  # filled in place: copying a number to a GPU would wait for it
+        eta = v_BHTD.new_full((1,), number, dtype=exact)
     state = v_BHTD.new_zeros(B, H, D, dtype=exact) if state is None else state.to(exact)
     if use_triton("momentum", impl, v_BHTD):
         from kernels.momentum import triton
 
-        halo = triton.halo_for(number) if number is not None else None
+        halo = triton.halo_for(number, v_BHTD.dtype) if number is not None else None
         runs = None
         if documents is not None:
             runs = reference.document_numbers(documents, T, v_BHTD.device).int()

@@ -201,11 +201,13 @@ def scan_kernel(
         tl.store(last_ptr + head * D + d, state, mask=d < D)
 
 
-def halo_for(eta: float) -> int | None:
-    """Rows after which eta^n is below 2^-30, in whole chunks; None when they are too many."""
+def halo_for(eta: float, dtype: torch.dtype) -> int | None:
+    """Rows after which eta^n is far below a rounding of dtype, in whole chunks; None when they are
+    too many."""
     if eta <= 0:
         return CHUNK
-    rows = math.inf if eta >= 1 else 30 / -math.log2(eta)
+    bits = 30 if dtype == torch.float32 else 18
+    rows = math.inf if eta >= 1 else bits / -math.log2(eta)
     return None if rows > HALO else math.ceil(rows / CHUNK) * CHUNK
 
 

@@ -7,7 +7,7 @@ import oracles
 import pytest
 import torch
 
-from kernels.attention import cpu
+from kernels.attention import cpu, reference
 from kernels.attention.masks import (
     blockwise_causal,
     causal,
@@ -17,6 +17,7 @@ from kernels.attention.masks import (
     sliding_window,
 )
 from kernels.attention.op import attention
+from kernels.bench.measure import check_tail
 from kernels.xpos.op import factors, rotate, xpos, xpos_local
 
 IDS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2], [5, 5, 5, 5, 5, 5, 6, 6, 6]])
@@ -160,6 +161,26 @@ def test_fast_paths_equal_the_reference(T, S, layout):
                 results.append([*both, alone, *grads, *plain])
             for got, want in zip(*results):
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-10, msg=f"{name} {options}")
+
+
+@pytest.mark.parametrize(
+    ("D", "mask"),
+    [
+        (16, sliding_window(300)),
+        (80, blockwise_causal(256)),
+        (96, prefix(1000)),
+        (256, causal() & documents(torch.arange(4097) // 900)),
+    ],
+)
+def test_long_odd_lengths_and_every_head_size(D, mask):
+    """4097 tokens end in a tile of one row; head sizes that are no power of two are common."""
+    inputs = tuple(draw(1, 1, 4097, D, "BTHD", torch.float32) for _ in range(3))
+    check_tail(
+        "attention",
+        lambda q, k, v: attention(q, k, v, mask),
+        lambda q, k, v: reference.attention(q, k, v, mask)[0],
+        inputs,
+    )
 
 
 def test_gradient_through_the_log_sum_exp_alone():

@@ -36,8 +36,6 @@ def test_against_float64(case, results):
     errors = results[case]
     assert not isinstance(errors, str), errors
     bound = (
-        0.0
-        if case in ("two runs", "contracts")
-        else BOUND["float16" if "float16" in case else "float32"]
+        0.0 if case in triton_cases.EXACT else BOUND["float16" if "float16" in case else "float32"]
     )
     assert errors and max(errors) <= bound, errors

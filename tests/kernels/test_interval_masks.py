@@ -114,6 +114,18 @@ def test_period_is_what_the_origin_may_move_by():
     assert prefix(3).period is None and (causal() & documents(IDS)).period is None
 
 
+@pytest.mark.parametrize("T", [12, 5])
+def test_a_blockwise_mask_by_blocks(T):
+    """Window-local queries use each pair once: with the own block's query or the previous one's."""
+    t, s = torch.arange(12 - T, 12)[:, None], torch.arange(12)
+    for other in (full(), sliding_window(6), documents(IDS), documents(IDS[0]), prefix([4, 7])):
+        mask = blockwise_causal(4) & other
+        whole = mask.dense(T, 12).expand(2, T, 12)
+        own, before = (part.dense(T, 12).expand(2, T, 12) for part in mask.by_block(12))
+        assert torch.equal(own, whole & (t // 4 == s // 4))
+        assert torch.equal(before, whole & (t // 4 != s // 4))
+
+
 def test_structure_that_dispatch_reads():
     """The fast paths are chosen by these, so a mask that hides its structure is a slow one."""
     assert causal().is_plain_causal and not sliding_window(2).is_plain_causal

@@ -12,6 +12,7 @@ from kernels.attention.masks import (
     sliding_window,
 )
 from kernels.attention.op import attention
+from kernels.bench.measure import check_tail
 from kernels.myopic.op import myopic_attention
 
 IDS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2], [5, 5, 5, 5, 5, 5, 6, 6, 6]])
@@ -103,6 +104,18 @@ def test_fast_path_equals_the_reference(T, S, layout):
                 runs.append((out, *torch.autograd.grad(out, (q, k, v), upstream)))
             for got, want in zip(*runs):
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-10, msg=str(mask))
+
+
+@pytest.mark.parametrize(("D", "mask"), [(80, causal()), (96, blockwise_causal(256))])
+def test_long_sequences(D, mask):
+    """From 2048 queries on the tiles are wider; 4097 tokens leave one row over."""
+    inputs = tuple(draw(1, 1, 4097, D, layout="BTHD", dtype=torch.float32) for _ in range(3))
+    check_tail(
+        "myopic attention",
+        lambda q, k, v: myopic_attention(q, k, v, mask),
+        lambda q, k, v: myopic_attention(q, k, v, mask, impl="reference"),
+        inputs,
+    )
 
 
 def test_the_forward_is_attention():

@@ -37,6 +37,7 @@ MORE = {
     **{f"backward, {m}, grouped": lambda D, t, m=m: backward(D, t, m, groups=G) for m in MASKS},
     **{f"myopic, {m}": lambda D, t, m=m: shortsighted(D, t, m) for m in MASKS},
     **{f"frozen past, {m}": lambda D, t, m=m: shortsighted(D, t, m, frozen=True) for m in MASKS},
+    "forward, previous, packed": lambda D, t: attention(D, t, "packed blocks", previous=True),
     "forward, previous": lambda D, t: attention(D, t, "blockwise", previous=True),
     "blocks, grouped": lambda D, t: blocks(D, t, groups=G),
     "blocks, slopes": lambda D, t: blocks(D, t, slopes=True),
