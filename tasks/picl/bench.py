@@ -57,8 +57,8 @@ def measure(
     neighbours: int,
     shard_bytes: int,
     cache: Path,
-) -> list[tuple[str, int, float, float]]:
-    """(stage, paragraphs, seconds, MB held at most so far) of each stage, in order."""
+) -> list[tuple[str, int, float, float, float]]:
+    """(stage, paragraphs, seconds, CPU seconds, MB held at most so far) of each stage, in order."""
     world = World(corpus_tasks=max(200, paragraphs // 60))
     corpus = WorldCorpus(world=world, paragraphs=paragraphs)
     data = TextData(
@@ -70,12 +70,13 @@ def measure(
         val_fraction=0.0,
         test_fraction=0.0,
     )
-    rows: list[tuple[str, int, float, float]] = []
+    rows: list[tuple[str, int, float, float, float]] = []
 
     def timed(stage: str, work: Callable[[], Any], count: Callable[[Any], int]) -> Any:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time()
         result = work()
-        rows.append((stage, count(result), time.perf_counter() - began, peak_memory()))
+        seconds, used = time.perf_counter() - began, time.process_time() - before
+        rows.append((stage, count(result), seconds, used, peak_memory()))
         return result
 
     timed("read, tokenize", data.prepare, lambda _: paragraphs)
@@ -156,12 +157,11 @@ def main(arguments: list[str] | None = None) -> int:
         if options.cache is None:
             shutil.rmtree(cache, ignore_errors=True)
     table = Table(title="PICL's stages", title_justify="left")
-    for column in ("stage", "paragraphs", "seconds", "paragraphs/s", "MB held"):
+    for column in ("stage", "paragraphs", "seconds", "paragraphs/s", "CPU s", "MB held"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    for stage, count, seconds, held in rows:
-        table.add_row(
-            stage, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{held:,.0f}"
-        )
+    for stage, count, seconds, used, held in rows:
+        speed = f"{count / seconds:,.0f}"
+        table.add_row(stage, f"{count:,}", f"{seconds:.1f}", speed, f"{used:.1f}", f"{held:,.0f}")
     console = Console()
     console.print(table)
     machine, library = hardware(), versions()
