@@ -24,8 +24,25 @@ def rouge_l(gold: Sequence[str], predicted: Sequence[str]) -> float:
     """In [0, 1]. Raises ValueError where there is nothing to score."""
     if len(gold) != len(predicted) or not gold:
         raise ValueError(f"gold: {len(gold)} texts for {len(predicted)} predictions")
-    from rouge_score.rouge_scorer import RougeScorer
+    # Its scorer would import absl, whose log handler closes stderr when logging is set up again.
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    scores = [scorer.score(g, p)["rougeL"].fmeasure for g, p in zip(gold, predicted)]
-    return float(sum(scores) / len(scores))
+    words = DefaultTokenizer(use_stemmer=True).tokenize
+    scores = []
+    for g, p in zip(gold, predicted):
+        ours, theirs = words(p), words(g)
+        common = _common(ours, theirs)
+        scores.append(2 * common / (len(ours) + len(theirs)) if common else 0.0)
+    return sum(scores) / len(scores)
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
+    lengths = [0] * (len(b) + 1)
+    for x in a:
+        before = 0  # of the row above, one to the left
+        for j, y in enumerate(b, start=1):
+            above = lengths[j]
+            lengths[j] = before + 1 if x == y else max(above, lengths[j - 1])
+            before = above
+    return lengths[-1]
