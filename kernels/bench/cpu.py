@@ -145,6 +145,12 @@ def _momentum() -> Iterator[Row]:
         eta = float(torch.tensor(0.9))  # as float32 holds it; 0.9^1024 is far below any rounding
         part = v[:, :, -TAIL - 1024 :].double()
         check("momentum", got, momentum(part, eta, impl="reference")[0][:, :, -TAIL:])
+        part = v[:, :, -TAIL:].clone().requires_grad_()
+        wide, upstream = part.detach().double().requires_grad_(), torch.randn_like(part)
+        with poisoned():
+            (got,) = torch.autograd.grad(momentum(part, 0.9)[0], part, upstream)
+        sums = momentum(wide, eta, impl="reference")[0]
+        check("momentum, gradient", got, torch.autograd.grad(sums, wide, upstream.double())[0])
         room = torch.empty_like(v)
         calls = {"copy": lambda room=room, v=v: room.copy_(v), "scan": lambda v=v: momentum(v, 0.9)}
         learner = v.clone().requires_grad_()
@@ -188,8 +194,10 @@ def _loss() -> Iterator[Row]:
             return linear_cross_entropy(hidden, weight, targets)[0]
 
         wide = tuple(x.detach().double().requires_grad_() for x in inputs)
-        check("loss", ours(*inputs), plain(*wide))
-        got = torch.autograd.grad(ours(*inputs), inputs)
+        with poisoned():
+            loss = ours(*inputs)
+            got = torch.autograd.grad(loss, inputs)
+        check("loss", loss, plain(*wide))
         for x, y in zip(got, torch.autograd.grad(plain(*wide), wide)):
             check("the loss's gradient", x, y)
         calls = {"plain": both_of(plain, inputs), "ours": both_of(ours, inputs)}
