@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 
 ROOT = Path(__file__).parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads would only wait
@@ -19,6 +20,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 # Where transformers copies the modelling files that exported models bring.
 _MODULES = tempfile.TemporaryDirectory(prefix="modules-")
 os.environ.setdefault("HF_MODULES_CACHE", _MODULES.name)
+# rouge-score brings absl, whose handler closes the stream that it found when it was first imported as
+# soon as Hydra sets up logging; let that not be one of pytest's.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
