@@ -1,13 +1,13 @@
 """What predicted execution is good for: `python -m tasks.code_execution.downstream RUN`.
 
-search   code-to-code search over programs of the run's test, by problem (search.py): mean average
+search   code-to-code search over programs that were held out, by problem (search.py): mean average
          precision of the code alone, with predicted outputs, and the controls, true and shuffled outputs
 rerank   choosing a right program among mutants of a solution (rerank.py): pass@1 by predicted outputs,
          in random order, and by the true tracer
 
 Writes downstream.json into the run's folder, with how many programs and problems it rests on.
-Candidates run in the sandbox. Items of the search are the solutions of the test's problems and at
-most `--variants` mutants of each; those of one problem are what is to be found.
+Candidates run in the sandbox. Items of the search are the solutions of the problems in the validation
+and test splits and at most `--variants` mutants of each; those of one problem are what is to be found.
 """
 
 import argparse
@@ -153,10 +153,11 @@ def measure(folder: Path, *, variants: int = 3, number: int = 10) -> dict[str, A
     """Both uses, of one run. Raises UserError where its test has no programs to use."""
     run = load_run(folder)
     records = build(run.config["data"]["records"], key="data.records")
-    every = [r for r in records.read(SET, "test") if r["code_tokens"]]
+    held_out = [r for split in ("val", "test") for r in records.read(SET, split)]
+    every = [r for r in held_out if r["code_tokens"]]
     solutions = {r["code"]: r for r in every if not r["operator"]}
     if not solutions:
-        raise UserError(f"{folder}: its test has no solutions of {SET} problems to use")
+        raise UserError(f"{folder}: its data hold out no solutions of {SET} problems")
     items: list[dict[str, Any]] = []
     taken: dict[str, int] = {}
     for record in sorted(every, key=lambda r: bool(r["operator"])):
@@ -168,7 +169,7 @@ def measure(folder: Path, *, variants: int = 3, number: int = 10) -> dict[str, A
     with Tracer() as tracer:
         choices = make_choices(list(solutions), tracer, number=number)
     if not choices:
-        raise UserError(f"{folder}: no solution of its test has mutants that print something else")
+        raise UserError(f"{folder}: no held-out solution has mutants that print something else")
     found = {
         "search": search(predictor, items, truth),
         "search_items": len(items),

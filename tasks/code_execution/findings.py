@@ -159,7 +159,7 @@ def effect(sweep: Sweep) -> list[str]:
     ]
     rows = []
     for other in (name for name in sweep.runs if name != CURRICULUM):
-        for name in SETS:
+        for name in (n for n in SETS if sweep.values(CURRICULUM, f"test/trace_accuracy@{n}")):
             row = [f"{other}, {TITLES[name]}"]
             for metric in ("output_accuracy", "trace_accuracy", "identifier_f1"):
                 key = f"test/{metric}@{name}"

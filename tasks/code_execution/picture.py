@@ -46,6 +46,8 @@ def draw(variants: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path) -> N
             if column == 0:
                 axes.set_ylabel(label)
             axes.spines[["top", "right"]].set_visible(False)
-    panels[0, -1].legend(frameon=False, fontsize=8)
+    drawn = [axes for axes in panels.flat if axes.lines]
+    if drawn:
+        drawn[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -114,6 +114,8 @@ class CodeExecution(Task):
 
     def setup(self, stage: str) -> None:
         """What needs the tokenizer: weights by token, sums by set."""
+        if not isinstance(self.data, TraceData):
+            raise ValueError("data: task=code_execution reads programs; use data=traces")
         tokenizer = self.data.tokenizer
         weights_V = torch.full((tokenizer.vocab_size,), self.weight)
         for token in self.light_tokens:

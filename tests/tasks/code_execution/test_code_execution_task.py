@@ -155,6 +155,11 @@ def test_what_cannot_be_is_one_line(execute, argument, line):
     assert re.search(line, run.err) and run.err.count("error:") == 1
 
 
+def test_other_data_are_refused(train):
+    run = train("task=code_execution", "tokenizer=bytes", "max_steps=2")
+    assert run.code == 2 and "use data=traces" in run.err
+
+
 @pytest.mark.slow
 def test_32_programs_are_learnt_by_heart(train, tmp_path):
     """100% trace accuracy on all three sets: nothing between data and metric loses a token."""
