@@ -61,7 +61,11 @@ def programs_per_cpu_second(
 
 def _cpu_seconds(tracer: Tracer) -> float:
     """Of this process, the fork server, and all its children that have ended."""
-    return time.process_time() + sum(map(_of_process, _family(tracer.sandbox.process.pid)))
+    while True:
+        try:
+            return time.process_time() + sum(map(_of_process, _family(tracer.sandbox.process.pid)))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a child ended between being listed and being read
 
 
 def _of_process(pid: int) -> float:
