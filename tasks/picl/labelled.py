@@ -123,7 +123,8 @@ class Sampler:
 
     def _hard(self, draw: np.random.Generator, number: int, template: int) -> list[str]:
         """At most `hard` of them, given up after twice as many tries."""
-        task, found = self.tasks[number], []
+        task = self.tasks[number]
+        found: list = []
         for _ in range(2 * self.hard):
             if len(found) == self.hard:
                 break

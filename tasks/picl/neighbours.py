@@ -96,7 +96,7 @@ class Finder(ABC):
                     cache_dir,
                     "picl-neighbours",
                     {**key, "shard": place},
-                    lambda folder, rows=own: self._build(folder, rows),
+                    lambda folder, rows=own: self._build(folder, rows),  # type: ignore[misc]
                 )
             )
         return Neighbours(folders, paragraphs.starts[:-1])

@@ -151,7 +151,7 @@ def prepare_paragraphs(
             data.cache_dir,
             "picl-paragraphs",
             key,
-            lambda to, chosen=chosen: _build(to, documents, chosen, data.tokenizer, glue, longest),
+            lambda to, chosen=chosen: _build(to, documents, chosen, data.tokenizer, glue, longest),  # type: ignore[misc]
         )
         if (folder / "paragraphs.arrow").exists():
             shards.append(Shard(folder))

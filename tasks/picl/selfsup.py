@@ -36,7 +36,7 @@ Pair = tuple[str, str]
 
 def sentences(text: str) -> list[str]:
     """Lines, long ones cut after . ! and ?."""
-    found = []
+    found: list = []
     for line in text.splitlines():
         found += re.split(r"(?<=[.!?])\s+", line.strip()) if len(line) > 200 else [line.strip()]
     return [sentence for sentence in found if sentence]

@@ -105,7 +105,7 @@ class PICL(LanguageModeling):
         """Tokens and targets (n, T) of the groups at these places of the run; padded at their ends."""
         assert self.groups is not None
         T = self.model.context_length
-        tokens = np.zeros((len(index), T), dtype=np.int64)  # type: ignore[arg-type]
+        tokens = np.zeros((len(index), T), dtype=np.int64)  # type: ignore[arg-type,type-var]
         targets = np.full_like(tokens, IGNORED)
         for row, number in enumerate(order(self.seed, index, len(self.groups)).tolist()):
             found = self.groups.sequence(number)

@@ -148,7 +148,7 @@ def check(ours: Path, theirs: Path, base: Path, model: Path) -> None:
     from tasks.time_vectors.weights import open_weights
 
     files = [*theirs.glob("*.safetensors")]
-    found = {}
+    found: dict = {}
     for path in (ours, *files):
         weights = open_weights(path)
         for name, entry in weights.entries.items():

@@ -115,8 +115,8 @@ class Classifier:
             part = rows[first : first + 128]
             tokens = torch.zeros(len(part), length + 1, dtype=torch.long)
             targets = torch.full((len(part), length), -100)
-            for i, (ids, answer) in enumerate(part):
-                ids = torch.as_tensor(np.asarray(ids, dtype=np.int64))[-length - 1 :]
+            for i, (row, answer) in enumerate(part):
+                ids = torch.as_tensor(np.asarray(row, dtype=np.int64))[-length - 1 :]
                 tokens[i, : len(ids)] = ids
                 answer = min(max(answer, 1), len(ids) - 1)
                 targets[i, len(ids) - 1 - answer : len(ids) - 1] = ids[-answer:]
