@@ -277,7 +277,7 @@ def test_the_loss_is_the_published_mixture(alpha: float) -> None:
     if alpha < 1:
         rest = {k: v[rows:] for k, v in batch.items()}
         wanted = wanted + (1 - alpha) * model.loss(**rest)[0]
-    assert float(found) == pytest.approx(float(wanted), abs=1e-5)
+    assert float(found.detach()) == pytest.approx(float(wanted.detach()), abs=1e-5)
     assert (batch["documents_BT"][0] > 0).any(), "the loader's own batch is left as it is"
 
 

@@ -139,6 +139,7 @@ def test_a_sweep_ends_with_its_verdict(train, tmp_path: Path) -> None:
     assert verdict.main([str(sweep)]) == 0 and verdict.main([str(tmp_path / "none")]) == 2
 
 
+@pytest.mark.slow
 def test_any_corpus_and_any_decoder(train) -> None:
     """Without the world: plain text, bytes, another position scheme."""
     quick = ("task.groups.finder.retriever.steps=2", "task.groups.finder.retriever.batch_size=2")
@@ -169,8 +170,6 @@ def test_a_stopped_run_goes_on_with_the_same_groups(train) -> None:
     ("wrong", "line"),
     [
         (("task.alpha=0.01",), "task.alpha: 0.01 of data.batch_size=4 rows"),
-        (("task.alpha=2",), "task.alpha: must be in [0, 1], got 2"),
-        (("task.groups.order=nearest",), "order"),
         (("task.groups=null",), "task.groups: are needed with alpha=0.5"),
     ],
 )
