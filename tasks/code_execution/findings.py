@@ -126,11 +126,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-def shown(estimate: Estimate | None) -> str:
+def shown(estimate: Estimate | None, digits: int = 1) -> str:
     """`12.3 ± 4.5`."""
     if estimate is None:
         return ""
-    return f"{estimate.mean:.1f}" + ("" if estimate.half is None else f" ± {estimate.half:.1f}")
+    half = "" if estimate.half is None else f" ± {estimate.half:.{digits}f}"
+    return f"{estimate.mean:.{digits}f}{half}"
 
 
 def percentages(sweep: Sweep) -> list[str]:
@@ -139,11 +140,16 @@ def percentages(sweep: Sweep) -> list[str]:
     for name in SETS:
         metrics = [m for m in METRICS if name != SINGLE_LINE or m[0] in "ti"]
         rows = [
-            [title, *(shown(sweep.estimate(of, f"test/{m}@{name}{suffix}")) for m in metrics)]
+            [
+                title,
+                *(shown(sweep.estimate(of, f"test/{m}@{name}{suffix}")) for m in metrics),
+                shown(sweep.estimate(of, f"test/loss@{name}{suffix}"), 2),
+            ]
             for title, of, suffix in sweep.rows
         ]
         if any(any(row[1:]) for row in rows):
-            lines += [f"### {TITLES[name]}", "", *table(["", *(METRICS[m] for m in metrics)], rows)]
+            head = ["", *(METRICS[m] for m in metrics), "loss"]
+            lines += [f"### {TITLES[name]}", "", *table(head, rows)]
     return lines
 
 
@@ -167,8 +173,10 @@ def effect(sweep: Sweep) -> list[str]:
                     shown(difference(sweep.values(CURRICULUM, key), sweep.values(other, key)))
                 )
             low, high = bootstrap(sweep, other, name)
-            rows.append([*row, f"{low:+.1f} to {high:+.1f}"])
-    head = ["against", "output", "trace", "name F1", "trace, over programs"]
+            key = f"test/loss@{name}"
+            loss = difference(sweep.values(CURRICULUM, key), sweep.values(other, key))
+            rows.append([*row, f"{low:+.1f} to {high:+.1f}", shown(loss, 2)])
+    head = ["against", "output", "trace", "name F1", "trace, over programs", "loss (nats)"]
     return [*lines, *table(head, rows)]
 
 

@@ -12,6 +12,7 @@ from kernels.attention import masks
 from tests.zoo import schemes
 from tests.zoo.schemes import assembled, tokens
 from zoo.generate import generate
+from zoo.hf import load_pretrained
 from zoo.load import ConfigError, build
 from zoo.mixers.myopic import MyopicAttention
 from zoo.mixers.myopic_past import check_past, past_states
@@ -112,6 +113,32 @@ def test_gradient_of_every_parameter_is_the_definition(name: str, mask: str) -> 
         found = gradients(model, text, targets)
         assert_same(found, expected)
         assert (found["embedding.weight"] - full["embedding.weight"]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", ["gpt2", "pythia"])
+def test_gradient_of_a_checkpoint_is_the_definition(family: str, tmp_path) -> None:
+    """The paper's models: GPT-2's shape, and Pythia's parallel residual and partial rotary."""
+    import transformers
+    from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+
+    transformers.set_seed(0)
+    shape = dict(vocab_size=19, bos_token_id=0, eos_token_id=0, initializer_range=0.3)
+    if family == "gpt2":
+        stock = GPT2LMHeadModel(GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=24, **shape))
+    else:
+        sizes = dict(num_hidden_layers=3, num_attention_heads=4, hidden_size=32)
+        more = dict(intermediate_size=64, max_position_embeddings=24, **shape)
+        stock = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, **more))
+    for name, p in stock.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(p, std=0.3)
+    stock.save_pretrained(tmp_path)
+    vanilla = load_pretrained(tmp_path, dtype=torch.float64)
+    text, targets = tokens(2, T), tokens(2, T, seed=5)
+    for cut in ("hidden", "kv"):
+        model = load_pretrained(tmp_path, dtype=torch.float64, myopic=cut)
+        expected = one_position_at_a_time(vanilla, cut, text, targets)
+        assert_same(gradients(model, text, targets), expected)
 
 
 def test_packed_documents_and_bidirectional_prefixes() -> None:
