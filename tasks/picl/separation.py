@@ -9,6 +9,7 @@ in the right order (AUC), and of each kind the share that the published delta = 
 
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -65,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
             found = scores_of(folder, groups=options.groups, checkpoint=options.checkpoint)
             same, other = found["same"], found["random"]
             kept = [f"{(x > 0).mean():.3f}" for x in (same, other)]
-            table.add_row(str(folder), f"{area(same, other):.3f}", *kept)
+            name = "/".join(Path(folder).parts[-2:])
+            table.add_row(name, f"{area(same, other):.3f}", *kept)
     except (UserError, ValueError, FileNotFoundError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
