@@ -61,10 +61,10 @@ def window_starts(seed: int, index: np.ndarray, tokens: int, context_length: int
 
 
 def mix(seed: int, *values: np.ndarray | int) -> np.ndarray:
-    """64 well-mixed bits (uint64) of a seed and values, elementwise."""
+    """64 well-mixed bits (uint64) of a seed and values, elementwise; their order matters."""
     state = _splitmix(np.asarray(seed % 2**64, dtype=np.uint64))
     for value in values:
-        state = _splitmix(state ^ _splitmix(np.asarray(value, dtype=np.uint64)))
+        state = _splitmix(state ^ np.asarray(value, dtype=np.uint64))
     return state
 
 

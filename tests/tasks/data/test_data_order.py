@@ -40,7 +40,7 @@ def plainly(seed: int, index: int, size: int) -> int:
     while True:
         left, right = divmod(place, b)
         for k in range(8):
-            key = splitmix(splitmix(splitmix(seed) ^ splitmix(epoch)) ^ splitmix(k))
+            key = splitmix(splitmix(splitmix(seed) ^ epoch) ^ k)
             if k % 2:
                 right = (right + splitmix(left ^ key) % b) % b
             else:
@@ -63,6 +63,13 @@ def test_seeds_and_epochs_differ():
     first = order(0, np.arange(size), size)
     assert (first == order(1, np.arange(size), size)).mean() < 0.05
     assert (first == order(0, np.arange(size, 2 * size), size)).mean() < 0.05
+
+
+def test_a_seed_and_an_epoch_are_not_exchangeable():
+    """Otherwise seed 1's first epoch would be seed 0's second, and their runs not independent."""
+    size = 500
+    second_of_seed_0 = order(0, np.arange(size, 2 * size), size)
+    assert (second_of_seed_0 == order(1, np.arange(size), size)).mean() < 0.05
 
 
 @pytest.mark.parametrize("size", [5, 12])
