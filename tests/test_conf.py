@@ -20,6 +20,8 @@ NEEDED = {
     "data/classification": ["data.name=x"],
     "data/dated": ["data.path=x"],
     "data/dated_hub": ["data.name=x"],
+    "experiment/time_vectors_task": ["task.base=x"],
+    "experiment/time_vectors_t5": ["data.path=x", "data.template='x{y}'"],
     "tokenizer/hf": ["tokenizer.name=x"],
     # What is pretrained is read when composed, and this needs no network.
     "experiment/picl_paper": ["pretrained=null"],

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from tasks.errors import UserError
 from tasks.run_folder import say, write_json
-from tasks.time_vectors import analyses, options
+from tasks.time_vectors import analyses, labelled, options
 from tasks.time_vectors.analysis import (
     best_alphas,
     correlation_p_value,
@@ -31,15 +31,20 @@ from tasks.time_vectors.analysis import (
     spearman,
     temporal_degradation,
 )
-from tasks.time_vectors.figures import principal_plane
+from tasks.time_vectors.cut import ONLINE, SHUFFLED
+from tasks.time_vectors.downstream import analogy
+from tasks.time_vectors.labelled import Judge
+from tasks.time_vectors.maps import planes
+from tasks.time_vectors.online import online
 from tasks.time_vectors.report import write_report
-from tasks.time_vectors.study import Study, find_studies
+from tasks.time_vectors.study import Study, base_sweep, find_studies
 
 YEARS_OF = {"month": 12, "quarter": 4}
 
 
-def analyse(study: Study, *, quick: bool = False) -> dict[str, Any]:
-    """All numbers of one seed. quick: the grid, cosines and interpolation alone."""
+def analyse(study: Study, *, quick: bool = False, lm: Study | None = None) -> dict[str, Any]:
+    """All numbers of one seed. quick: the grid, cosines, interpolation and what the runs were made for
+    alone. lm: the language models that a labelled task's runs were tuned from."""
     grid = analyses.grid(study)
     scores, cosines = grid["scores"], study.cosines()
     words = analyses.overlap(study)
@@ -62,12 +67,22 @@ def analyse(study: Study, *, quick: bool = False) -> dict[str, Any]:
         },
         "slope": degradation_slope(scores),
         "temporal degradation": temporal_degradation(scores, higher_is_better=False)[0],
-        "plane": _plane(study),
+        "map": _map(study),
     }
     year = YEARS_OF.get(study.data.by, 0) // study.data.every
     if year >= 2 and len(study.labels) >= 2 * year:
         found["seasonality"] = vars(seasonality(scores, year=year))
     found["interpolation"] = _interpolation(study)
+    if study.data.by == "month" and (years := analyses.calendar(study)):
+        found["calendar"] = years
+    if len(study.shuffled) > 1:
+        found["floor"] = analyses.floor(study)
+    if len(study.online) > 1:
+        found["online"] = online(study)
+    if study.data.template is not None:
+        found["task"] = _task(study)
+    if lm is not None:
+        found["analogy"] = analogy(lm, study)
     if quick:
         return found
     found["soups"] = analyses.soups(study)
@@ -101,16 +116,30 @@ def _interpolation(study: Study) -> dict[str, Any]:
     }
 
 
-def _plane(study: Study) -> dict[str, Any]:
-    vectors = np.stack([study.vector(label).double().numpy() for label in study.labels])
-    found = {"PCA": principal_plane(vectors)}
-    if len(vectors) > 15:  # with fewer points than neighbours UMAP says nothing
-        try:
-            from umap import UMAP
-        except ImportError:
-            return found
-        found["UMAP"] = UMAP(metric="cosine", random_state=0).fit_transform(vectors)
+def _task(study: Study) -> list[dict[str, Any]]:
+    """The matrices of the published scores."""
+    judge = Judge(study)
+    found = [labelled.matrix(study, judge)]
+    if judge.labels is not None and study.data.examples:  # T5 writes a batch at a time
+        found.append(labelled.matrix(study, judge, written=True))
     return found
+
+
+def _map(study: Study) -> dict[str, Any]:
+    """The vectors of all tuned models in the plane, in groups."""
+    groups = {
+        "a period": study.labels,
+        "one after the other": study.online,
+        "dates shuffled": study.shuffled,
+    }
+    labels = [label for group in groups.values() for label in group]
+    vectors = np.stack([study.vector(label).double().numpy() for label in labels])
+    short = {
+        name: [label.removeprefix(ONLINE).removeprefix(SHUFFLED) for label in group]
+        for name, group in groups.items()
+        if group
+    }
+    return {"groups": short, "planes": planes(vectors)}
 
 
 def claims(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -157,13 +186,24 @@ def claims(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def run(folder: Path, *, quick: bool = False) -> Path:
     """Analyses a sweep and writes its report. Raises UserError where it has no such runs."""
-    seeds = []
+    seeds, lms = [], _language_models(folder)
     for study in find_studies(folder):
+        if len(study.labels) < 2:
+            raise UserError(f"{folder}: needs runs of at least 2 periods")
         say(f"analysing seed {study.seed}: {len(study.labels)} periods")
-        seeds.append(analyse(study, quick=quick))
+        seeds.append(analyse(study, quick=quick, lm=lms.get(study.seed)))
     found = claims(seeds)
     write_json(folder / "time_vectors.json", _plain({"claims": found, "seeds": seeds}))
     return write_report(folder, found, seeds)
+
+
+def _language_models(folder: Path) -> dict[int, Study]:
+    """By seed: the sweep that a task's runs were tuned from, where it has models of periods."""
+    base = base_sweep(folder)
+    try:
+        return {} if base is None else {study.seed: study for study in find_studies(base)}
+    except UserError:
+        return {}
 
 
 def shard(folder: Path, number: int, of: int) -> None:

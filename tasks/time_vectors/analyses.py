@@ -7,6 +7,9 @@ soups           base + sum w_i tau_i, uniform and greedy (chosen on validation),
 swaps           a period's model with one kind of parameter taken from another period's
 extrapolation   base + tau_k + s (tau_k - tau_j) for a period after k, s chosen on validation,
                 beside its controls: scaling alone, and random directions of the same length
+calendar        January's and December's models of a year, interpolated, on its months (their Fig. 6)
+floor           cosines of models tuned on text of all periods, dates shuffled: what two models have in
+                common that no period gave them
 overlap         shared words of training and test text: the baseline of no model at all
 """
 
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.time_vectors.analysis import spearman
 from tasks.time_vectors.study import ALL, Study
 
 ALPHAS = np.round(np.linspace(0, 1, 11), 2)
@@ -148,6 +152,57 @@ def _best_strength(
     strength = STRENGTHS[int(np.argmin(tried))]
     study.flat.copy_(study.base + late).add_(direction, alpha=strength)
     return strength, study.loss(target)
+
+
+def calendar(study: Study) -> dict[str, Any]:
+    """For each year with all its months: base + alpha tau_January + (1 - alpha) tau_December.
+
+    losses: (alphas, months). best: each month's weight of January. gain: of an intermediate month over
+    the better of the two, in nats, mean of the ten; both weights are chosen on validation text.
+    """
+    found = {}
+    for january in study.labels:
+        year = january[:4]
+        months = [f"{year}-{month:02d}" for month in range(1, 13)]
+        if january != months[0] or not set(months) <= set(study.labels):
+            continue
+        losses = {}
+        for split in ("test", "val"):
+            rows = []
+            for alpha in ALPHAS:
+                study.set({months[0]: float(alpha), months[-1]: float(1 - alpha)})
+                rows.append([study.loss(month, split) for month in months])
+            losses[split] = np.array(rows)
+        chosen = losses["val"].argmin(0)
+        test = losses["test"]
+        gains = np.minimum(test[0], test[-1]) - test[chosen, np.arange(12)]
+        best = ALPHAS[chosen]
+        found[year] = {
+            "alphas": ALPHAS,
+            "losses": test,
+            "best": best,
+            "spearman": spearman(best, np.arange(12)),
+            "gain": float(gains[1:-1].mean()),
+        }
+    return found
+
+
+def floor(study: Study) -> dict[str, Any]:
+    """cosines: of the shuffled models. shuffled, neighbours, farthest: means off the diagonal, of
+    periods next to each other, and of the first with the last; also of the lengths."""
+    cosines, control = study.cosines(), study.cosines(of=study.shuffled)
+    norms = {
+        name: float(np.mean([float(study.vector(label).norm()) for label in labels]))
+        for name, labels in (("shuffled", study.shuffled), ("periods", study.labels))
+    }
+    return {
+        "cosines": control,
+        "shuffled": float(control[np.triu_indices(len(control), 1)].mean()),
+        "periods": float(cosines[np.triu_indices(len(cosines), 1)].mean()),
+        "neighbours": float(np.diag(cosines, 1).mean()),
+        "farthest": float(cosines[0, -1]),
+        "norms": norms,
+    }
 
 
 def overlap(study: Study, *, top: int = 10_000) -> np.ndarray:

@@ -51,7 +51,7 @@ def correlation_p_value(
     seed: int = 0,
 ) -> float:
     """How often the periods of one matrix, relabelled at random (rows and columns alike), correlate
-    with the other as strongly as they do: Mantel's test, two-sided, never 0."""
+    with the other as strongly as they do: Mantel's test, two-sided, never 0; NaN where they have none."""
     if permutations < 1:
         raise ValueError(f"permutations: must be at least 1, got {permutations}")
     deviation, cosines = misalignment(scores), _matrix("cosines", cosines)
@@ -60,6 +60,8 @@ def correlation_p_value(
     deviation, cosines = deviation[np.ix_(kept, kept)], cosines[np.ix_(kept, kept)]
     draw = np.random.default_rng(seed)
     observed = abs(pearson(*_cells(deviation, cosines, include_diagonal=include_diagonal)))
+    if np.isnan(observed):
+        return float("nan")
     as_strong = 0
     for _ in range(permutations):
         order = draw.permutation(len(deviation))

@@ -13,17 +13,16 @@ import yaml
 from tasks.environment import hardware
 from tasks.errors import UserError
 from tasks.run_folder import read_json, say
-from tasks.time_vectors.data import BASE
+from tasks.time_vectors.cut import BASE
 
 PATIENCE = 15.0  # seconds that a sweep's first runs get to appear
 
 
 def previous(period: str) -> str:
-    """What the period before is called: base before p1. Raises ValueError for other names."""
-    number = period.removeprefix("p")
-    if not period.startswith("p") or not number.isdigit() or number == "0":
-        raise ValueError(f"online: needs data.period=p1, p2, …; got {period}")
-    return BASE if number == "1" else f"p{int(number) - 1}"
+    """What a period is tuned from: online, the one before it (o2 from o1); else the base."""
+    number = period.removeprefix("o")
+    online = period.startswith("o") and number.isdigit() and int(number) > 1
+    return f"o{int(number) - 1}" if online else BASE
 
 
 def find_base(folder: Path, seed: int, period: str = BASE) -> Path:

@@ -9,9 +9,11 @@ period's training documents, what a larger period has beyond the smallest, and a
 
     period=base      that                      period=2015, 2015-2016, 2015Q3, 2015-07     one period
     period=all       all periods together      period=p1, p2, …                            the first, …
+    period=s1, s2, … a control: as much text as a period, drawn from all of them, dates forgotten
+    period=o1, o2, … the text of p1, p2, …, for a model tuned from o1 on, one after the other (`task`)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +24,16 @@ from tasks.data.corpora import Document
 from tasks.data.datamodule import TextData
 from tasks.data.documents import Documents, prepare_documents
 from tasks.data.files import Text
+from tasks.data.order import windows_per_epoch
 from tasks.data.packing import PackedDataset
 from tasks.data.tokens import prepare_tokenizer, prepare_tokens
 from tasks.errors import UserError
 from tasks.time_vectors.blocks import NextBlock
+from tasks.time_vectors.cut import ALL, BASE, ONLINE, SHUFFLED, Dated
+from tasks.time_vectors.examples import Examples
 from tasks.time_vectors.hub_splits import HubSplits
 from tasks.time_vectors.periods import Calendar, parse_month
-
-BASE, ALL = "base", "all"
+from tasks.time_vectors.template import Filled
 
 
 class DatedData(TextData):
@@ -41,7 +45,8 @@ class DatedData(TextData):
     None is as many as the smallest period has. base_fraction: in [0, 1). template: how a document is
     written, of its text and its meta, e.g. "{text} => {section}"; None is its text alone. It changes
     neither the splits nor the tokenizer, so models tuned with and without it fit each other.
-    next_block: batches with the block before, for T5.
+    next_block: batches with the block before, for T5. examples: batches of documents, for T5 too: it
+    reads the template up to its last field and writes that, `answer_length` tokens at most.
     """
 
     def __init__(
@@ -57,6 +62,8 @@ class DatedData(TextData):
         base_fraction: float = 0.3,
         template: str | None = None,
         next_block: bool = False,
+        examples: bool = False,
+        answer_length: int = 128,
         **packing: Any,
     ):
         super().__init__(**packing)
@@ -64,6 +71,12 @@ class DatedData(TextData):
             raise ValueError(f"base_fraction: must be in [0, 1), got {base_fraction}")
         if tokens_per_period is not None and tokens_per_period < 1:
             raise ValueError(f"tokens_per_period: must be at least 1, got {tokens_per_period}")
+        if answer_length < 1:
+            raise ValueError(f"answer_length: must be at least 1, got {answer_length}")
+        if examples and (next_block or template is None):
+            raise ValueError(
+                "examples: needs a template that ends with the answer's field, and no next_block"
+            )
         Calendar(by, every)
         self.period = str(period)
         self.by, self.every = by, every
@@ -72,6 +85,7 @@ class DatedData(TextData):
         self.tokens_per_period = tokens_per_period
         self.base_fraction = base_fraction
         self.template, self.next_block = template, next_block
+        self.examples, self.answer_length = examples, answer_length
 
     @cached_property
     def dated(self) -> "Dated":
@@ -92,24 +106,48 @@ class DatedData(TextData):
         known = self.dated.labels
         if self.period in (BASE, ALL, *known):
             return self.period
-        number = self.period.removeprefix("p")
-        if number.isdigit() and self.period.startswith("p") and 1 <= int(number) <= len(known):
-            return known[int(number) - 1]
+        kind, number = self.period[:1], self.period[1:]
+        if kind in "pso" and number.isdigit() and 1 <= int(number) <= len(known):
+            label = known[int(number) - 1]
+            return {"p": label, "s": SHUFFLED + number, "o": ONLINE + label}[kind]
         raise UserError(
-            f"data.period: {self.period} is not one of {BASE}, {ALL}, p1 to p{len(known)}, "
-            f"or {', '.join(known)}"
+            f"data.period: {self.period} is not one of {BASE}, {ALL}, p1 to p{len(known)} "
+            f"(also s1, o1, …), or {', '.join(known)}"
         )
 
     @cached_property
-    def _folder(self) -> Any:
-        rows, key, documents = self.dated.rows, self.dated.key, self.dated.documents
+    def _folders(self) -> list[Path]:
+        """Of the tokens; of prompts and answers apart where they are examples."""
         self.tokenizer = prepare_tokenizer(
-            self.tokenizer, documents, rows["train-base"], key=key, cache=self.cache_dir
+            self.tokenizer,
+            self.dated.documents,
+            self.dated.rows["train-base"],
+            key=self.dated.key,
+            cache=self.cache_dir,
         )
+        return self._prepare_tokens(self.dated.rows, {})
+
+    @cached_property
+    def _shuffled(self) -> list[Path]:
+        """The same of the control, which few need."""
+        _ = self._folders  # the tokenizer comes first
+        return self._prepare_tokens(self.dated.shuffled, {"shuffled": 1})
+
+    def _prepare_tokens(self, rows: dict[str, np.ndarray], of: dict[str, Any]) -> list[Path]:
+        documents, key = self.dated.documents, {**self.dated.key, **of}
+        written: list[tuple[Documents, dict[str, Any]]] = [(documents, key)]
         if self.template is not None:
-            documents = Filled(documents.folder, self.template)
-            key = {**key, "template": self.template}
-        return prepare_tokens(self.tokenizer, documents, rows, key=key, cache=self.cache_dir)
+            filled = {**key, "template": self.template}
+            written = [(Filled(documents.folder, self.template), filled)]
+            if self.examples:
+                written = [
+                    (Filled(documents.folder, self.template, "prompt"), {**filled, "part": 0}),
+                    (Filled(documents.folder, self.template, "answer"), {**filled, "part": 1}),
+                ]
+        return [
+            prepare_tokens(self.tokenizer, documents, rows, key=key, cache=self.cache_dir)
+            for documents, key in written
+        ]
 
     def prepare(self) -> None:
         """As in `TextData`; `train` is that of the period, `val` and `test` as well."""
@@ -119,19 +157,46 @@ class DatedData(TextData):
         datasets = {
             split: self.of_period(label, split)
             for split in ("train", "val", "test")
-            if f"{split}-{label}" in self.dated.rows
+            if split == "train" or self._name(label, split) in self.dated.rows
         }
         self._check_size(datasets)
         self._documents, self._datasets = self.dated.documents, datasets
 
+    def _name(self, label: str, split: str) -> str:
+        """Of the rows: what is tuned online reads the period's, what is shuffled is judged on all."""
+        label = label.removeprefix(ONLINE)
+        return f"{split}-{ALL if label.startswith(SHUFFLED) and split != 'train' else label}"
+
+    def _check_size(self, datasets: dict[str, PackedDataset]) -> None:
+        train = datasets["train"]
+        count = windows_per_epoch(len(train.tokens), self.context_length)
+        if self.examples and count < self.batch_size:
+            raise UserError(
+                f"data: the training split has {count} examples, fewer than one batch; lower "
+                "data.batch_size, or take longer periods (data.every)"
+            )
+        super()._check_size(datasets)
+
     def of_period(self, label: str, split: str) -> PackedDataset:
         """The windows of a period's split. Raises KeyError for one that there is not."""
-        folder = self._folder
         limit = self.limits.get(split)
         if split == "train" and label != BASE:
             limit = self.equal_tokens * (len(self.periods) if label == ALL else 1)
+        return self._open(self._name(label, split), limit)
+
+    def _open(self, name: str, limit: int | None) -> PackedDataset:
+        folders = self._shuffled if SHUFFLED in name else self._folders
+        paths = [folder / f"{name}.arrow" for folder in folders]
+        if self.examples:
+            return Examples(
+                path=paths[0],
+                answers=paths[1],
+                context_length=self.context_length,
+                answer_length=self.answer_length,
+                max_tokens=limit,
+            )
         return (NextBlock if self.next_block else PackedDataset)(
-            path=folder / f"{split}-{label}.arrow",
+            path=paths[0],
             context_length=self.context_length,
             cross_documents=self.cross_documents,
             max_tokens=limit,
@@ -142,11 +207,12 @@ class DatedData(TextData):
         """Training tokens of every period. Raises UserError where a period has fewer than asked for."""
         have = {}
         for label in self.periods:
-            path = self._folder / f"train-{label}.arrow"
-            have[label] = len(PackedDataset(path=path, context_length=self.context_length).tokens)
+            dataset = self._open(f"train-{label}", None)
+            # The first token of all is predicted from nothing.
+            have[label] = dataset.size if isinstance(dataset, Examples) else len(dataset.tokens) - 1
         least = min(have, key=have.__getitem__)
         if self.tokens_per_period is None:
-            return have[least] - 1
+            return have[least]
         if have[least] < self.tokens_per_period:
             raise UserError(
                 f"data.tokens_per_period: {self.tokens_per_period:,} is more than the "
@@ -154,143 +220,14 @@ class DatedData(TextData):
             )
         return self.tokens_per_period
 
+    def baselines(self) -> dict[str, float]:
+        """As in `TextData`; none of answers, which are no running text."""
+        return {} if self.examples else super().baselines()
+
     def documents_of(self, label: str, split: str) -> list[Document]:
         """The documents of a period's split, those of training up to the equal size."""
         rows = self.dated.rows[f"{split}-{label}"]
         return list(self.dated.documents.read(rows))
-
-
-class Dated:
-    """The rows of every period's splits: {"train-2015": rows, …}, of base and all too."""
-
-    def __init__(self, data: DatedData, documents: Documents):
-        self.documents = documents
-        months = self._months(data)
-        inside = np.flatnonzero(months >= 0)
-        if data.first is not None:
-            inside = inside[months[inside] >= data.first[0]]
-        if data.last is not None:
-            inside = inside[months[inside] <= data.last[1]]
-        if not len(inside):
-            raise UserError("data: no document lies between data.first and data.last")
-        origin = int(months[inside].min()) if data.first is None else int(data.first[0])
-        calendar = Calendar(data.by, data.every, origin)
-        numbers = np.asarray(calendar.number(months[inside]))  # type: ignore[arg-type]
-        self.key = {
-            **data.fractions,
-            "by": data.by,
-            "every": data.every,
-            "first": data.first,
-            "last": data.last,
-            "date_column": data.date_column,
-            "base_fraction": data.base_fraction,
-            "dated": 1,
-        }
-        self.labels: list[str] = []
-        self.rows: dict[str, np.ndarray] = {}
-        self._cut(data, months, inside, numbers, calendar)
-
-    def _months(self, data: DatedData) -> np.ndarray:
-        """Month of each document, -1 where it has no date."""
-        everything = np.arange(len(self.documents))
-        months = np.full(len(everything), -1)
-        self.parts = np.full(len(everything), "", dtype=object)
-        for row, (name, meta) in enumerate(self.documents.about(everything)):
-            text = meta.get(data.date_column) if data.date_column else None
-            month = parse_month(str(name if text is None else text))
-            months[row] = -1 if month is None else month
-            self.parts[row] = meta.get("part", "")
-        if (months < 0).all():
-            raise UserError(
-                "data: no document has a date; name the column that holds it with "
-                "data.date_column, or put it into the names of the files"
-            )
-        return months
-
-    def _cut(
-        self,
-        data: DatedData,
-        months: np.ndarray,
-        inside: np.ndarray,
-        numbers: np.ndarray,
-        calendar: Calendar,
-    ) -> None:
-        u = self.documents.hashes / 2.0**64
-        order = np.argsort(self.documents.hashes, kind="stable")
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        test, val = data.fractions["test_fraction"], data.fractions["val_fraction"]
-        given = (self.parts == "test").any()  # the corpus comes with its own test split
-        is_test = self.parts == "test" if given else u < test
-        is_val = ~is_test & (u >= 1 - val)
-        start = 0.0 if given else test
-        is_base = ~is_test & ~is_val & (u < start + data.base_fraction * (1 - val - start))
-        pools: dict[str, np.ndarray] = {}
-        for number in range(int(numbers.min()), int(numbers.max()) + 1):
-            rows = inside[numbers == number]
-            rows = rows[np.argsort(rank[rows])]
-            label = calendar.label(number)
-            train = rows[~(is_test | is_val | is_base)[rows]]
-            splits = {"test": rows[is_test[rows]], "val": rows[is_val[rows]]}
-            if val > 0 and not len(splits["val"]) and len(train) > 1:
-                # In a small period, the document whose hash is nearest.
-                splits["val"], train = train[-1:], train[:-1]
-            if not len(train) or not len(splits["test"]):
-                continue  # a period without text, as two months of WMT
-            self.labels.append(label)
-            pools[label] = train
-            self.rows |= {f"{split}-{label}": r for split, r in splits.items() if len(r)}
-        if len(self.labels) < 2:
-            raise UserError(
-                f"data: the corpus has {len(self.labels)} period(s) with text to train and test on; "
-                "take shorter ones (data.by, data.every), or a larger data.test_fraction"
-            )
-        sizes = {label: np.cumsum(self.documents.sizes[rows]) for label, rows in pools.items()}
-        least = min(int(size[-1]) for size in sizes.values())
-        for label, rows in pools.items():
-            # A little more than the smallest has: tokens are evened out to the last one later.
-            kept = int(np.searchsorted(sizes[label], 1.1 * least)) + 1
-            self.rows[f"train-{label}"] = rows[:kept]
-        used = np.zeros(len(months), dtype=bool)
-        for rows in self.rows.values():
-            used[rows] = True
-        rest = order[~used[order] & ~is_test[order] & ~is_val[order]]
-        self.rows["train-base"] = rest if len(rest) else self._together("train", rank)
-        for split in ("train", "val", "test"):
-            together = self._together(split, rank)
-            if len(together):
-                self.rows[f"{split}-{ALL}"] = together
-                if split != "train":
-                    self.rows[f"{split}-{BASE}"] = together
-
-    def _together(self, split: str, rank: np.ndarray) -> np.ndarray:
-        parts = [self.rows.get(f"{split}-{label}", np.array([], int)) for label in self.labels]
-        rows = np.concatenate(parts)
-        return rows[np.argsort(rank[rows])]
-
-
-class Filled(Documents):
-    """The same documents, written by a template over their text and meta."""
-
-    def __init__(self, folder: Path, template: str):
-        super().__init__(folder)
-        self.template = template
-
-    def texts(self, rows: np.ndarray) -> Iterator[str]:
-        for document in self.read(rows):
-            yield fill(self.template, document)
-
-
-def fill(template: str, document: Document, **other: str) -> str:
-    """A document in a template; `other` in place of its meta. Raises UserError for an unknown field."""
-    fields = {**document.meta, "text": document.text, **other}
-    try:
-        return template.format(**fields)
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"data.template: {template!r} cannot be filled ({error!r}); a document has "
-            f"{', '.join(fields)}; keep columns with data.meta_columns"
-        ) from error
 
 
 def _bound(name: str, value: str | int | None) -> tuple[int, int] | None:

@@ -63,11 +63,15 @@ def curves(
     xlabel: str,
     ylabel: str,
     marks: dict[str, float] | None = None,
+    ticks: list[str] | None = None,
 ) -> bytes:
-    """Lines over x, coloured from first to last; `marks` puts a dot on each at its own x."""
+    """Lines over x, coloured from first to last; `marks` puts a dot on each at its own x; `ticks` names
+    the values of x."""
     figure, axes = pyplot().subplots(figsize=(7.2, 4.4))
     _draw_lines(axes, x, lines, marks)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    if ticks is not None:
+        axes.set_xticks(x, ticks, rotation=90 if len(ticks) > 12 else 0)
     axes.set_title(title, fontsize=11)
     figure.tight_layout()
     return _png(figure)
@@ -120,15 +124,24 @@ def cloud(
     return _png(figure)
 
 
-def path(points: np.ndarray, labels: list[str], *, title: str) -> bytes:
-    """Points in the plane, joined in order and labelled."""
+def path(points: np.ndarray, groups: dict[str, list[str]], *, title: str) -> bytes:
+    """Points in the plane, those of a group joined in order and labelled; the groups one after the other."""
     figure, axes = pyplot().subplots(figsize=(5.6, 4.6))
-    shades = pyplot().get_cmap("viridis")(np.linspace(0, 0.92, max(2, len(labels))))
-    axes.plot(points[:, 0], points[:, 1], color="#999999", lw=1)
-    axes.scatter(points[:, 0], points[:, 1], color=shades[: len(labels)], zorder=3)
-    step = -(-len(labels) // 24)
-    for label, point in list(zip(labels, points))[::step]:
-        axes.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    start = 0
+    for number, (name, labels) in enumerate(groups.items()):
+        part = points[start : start + len(labels)]
+        start += len(labels)
+        shades = pyplot().get_cmap("viridis")(np.linspace(0, 0.92, max(2, len(labels))))
+        axes.plot(part[:, 0], part[:, 1], color="#999999", lw=1, ls=("-", "--", ":")[number % 3])
+        mark = ("o", "s", "x")[number % 3]
+        axes.scatter(
+            part[:, 0], part[:, 1], color=shades[: len(labels)], marker=mark, zorder=3, label=name
+        )
+        step = -(-len(labels) // 24)
+        for label, point in list(zip(labels, part))[::step]:
+            axes.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    if len(groups) > 1:
+        axes.legend(fontsize=8, frameon=False)
     axes.set_title(title, fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -150,11 +163,3 @@ def bars(values: dict[str, tuple[float, float]], *, title: str, xlabel: str) -> 
     axes.set_title(title, fontsize=11)
     figure.tight_layout()
     return _png(figure)
-
-
-def principal_plane(vectors: np.ndarray) -> np.ndarray:
-    """The two principal coordinates (n, 2) of vectors (n, d), made to length one before."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    centred = unit - unit.mean(0)
-    U, S, _ = np.linalg.svd(centred, full_matrices=False)
-    return U[:, :2] * S[:2]

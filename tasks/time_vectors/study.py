@@ -10,7 +10,7 @@ read and the metric: nothing is measured twice, whoever asks, and an interrupted
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from tasks.data.stage import digest
 from tasks.errors import UserError
 from tasks.run_folder import read_json
 from tasks.time_vectors.cosine import group_of
-from tasks.time_vectors.data import ALL, BASE, DatedData
+from tasks.time_vectors.cut import ALL, BASE, ONLINE, SHUFFLED
+from tasks.time_vectors.data import DatedData
 from tasks.time_vectors.task import batch_loss
 from zoo.load import build, load_run, read_config
 
@@ -60,8 +61,9 @@ class Cache:
 class Study:
     """The runs of one seed: the base, one a period, and perhaps one of all.
 
-    labels: of the periods that were trained, in order. Raises UserError where the base is missing or
-    fewer than `least` periods are there.
+    labels: of the periods that were trained, in order; shuffled and online: of those controls and
+    those checkpoints. Raises UserError where the base is missing or fewer than `least` periods are
+    there.
     """
 
     def __init__(self, runs: Mapping[str, Path], cache: Path, *, least: int = 2):
@@ -80,9 +82,11 @@ class Study:
         self.labels = [label for label in self.data.periods if label in runs]
         if len(self.labels) < least:
             raise UserError(f"{cache.parent}: needs runs of at least {least} period(s)")
+        self.shuffled = sorted(x for x in runs if x.startswith(SHUFFLED))
+        self.online = [ONLINE + x for x in self.data.periods if ONLINE + x in runs]
         self._flatten()
         self.base = self.flat.clone()
-        self.vector = lru_cache(maxsize=64)(self._vector)
+        self.theta = lru_cache(maxsize=64)(self._theta)
 
     def _flatten(self) -> None:
         """One buffer under all parameters, each named once; `places` says where each lies."""
@@ -97,11 +101,14 @@ class Study:
             parameter.data = self.flat[start:stop].view_as(parameter)
             start = stop
 
-    def _vector(self, label: str) -> Tensor:
-        """The time vector of a run."""
+    def _theta(self, label: str) -> Tensor:
+        """The weights of a run."""
         model = load_run(self.runs[label], checkpoint="last").model
-        theta = torch.cat([p.detach().flatten() for p in model.parameters()])
-        return theta - self.base
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    def vector(self, label: str) -> Tensor:
+        """The time vector of a run."""
+        return self.theta(label) - self.base
 
     def set(self, weights: Mapping[str, float]) -> None:
         """Puts base + sum of weights * vectors into the working model.
@@ -109,8 +116,7 @@ class Study:
         One vector with weight 1 is that model, bit for bit.
         """
         if len(weights) == 1 and next(iter(weights.values())) == 1:
-            model = load_run(self.runs[next(iter(weights))], checkpoint="last").model
-            self.flat.copy_(torch.cat([p.detach().flatten() for p in model.parameters()]))
+            self.flat.copy_(self.theta(next(iter(weights))))
             return
         self.flat.copy_(self.base)
         for label, weight in weights.items():
@@ -118,13 +124,16 @@ class Study:
                 self.flat.add_(self.vector(label), alpha=weight)
 
     def loss(self, period: str, split: str = "test") -> float:
-        """Mean next-token loss of the working model on a period, in nats."""
+        """Mean loss of the working model on a period, in nats per token predicted."""
         dataset = self.data.of_period(period, split)
-        key = self._key(dataset, "loss")
+        return self.measure(period, split, "loss", lambda: mean_loss(self.model, dataset))
+
+    def measure(self, period: str, split: str, metric: str, compute: Callable[[], float]) -> float:
+        """A number about the working model and a period, computed unless it is known."""
+        key = self._key(self.data.of_period(period, split), metric)
         if key not in self.cache.known:
-            value = mean_loss(self.model, dataset)
-            about = {"period": period, "split": split, "metric": "loss", "seed": self.seed}
-            self.cache.add(key, value, **about)
+            about = {"period": period, "split": split, "metric": metric, "seed": self.seed}
+            self.cache.add(key, compute(), **about)
         return self.cache.known[key]
 
     def losses(self, weights: Mapping[str, float], split: str = "test") -> np.ndarray:
@@ -185,20 +194,40 @@ def mean_loss(model: torch.nn.Module, dataset: PackedDataset) -> float:
 def find_studies(folder: Path, *, base: Path | None = None) -> list[Study]:
     """The studies of a sweep's folder, one a seed. Raises UserError where there is none.
 
-    base: another sweep, whose base models the runs were tuned from; one period is enough then.
+    base: another sweep, or a run, from which the runs were tuned; None is what their task.base says,
+    where the sweep has no base model of its own. One period is enough with a base from elsewhere.
     """
     seeds = _runs(folder)
     if not seeds:
         raise UserError(f"{folder}: has no finished run of task=time_vectors")
     cache, least = folder / "evaluations.jsonl", 2
+    base = base or base_sweep(folder)
     if base is not None:
-        bases, least = _runs(base), 1
-        seeds = {
-            seed: {BASE: bases[seed][BASE], **runs}
-            for seed, runs in seeds.items()
-            if BASE in bases.get(seed, {})
-        }
+        least = 1
+        if (base / "config.yaml").is_file():
+            seeds = {seed: {BASE: base, **runs} for seed, runs in seeds.items()}
+        else:
+            bases = _runs(base)
+            seeds = {
+                seed: {BASE: bases[seed][BASE], **runs}
+                for seed, runs in seeds.items()
+                if BASE in bases.get(seed, {})
+            }
+        if not seeds:
+            raise UserError(f"{base}: has no finished run with data.period=base and these seeds")
     return [Study(seeds[seed], cache, least=least) for seed in sorted(seeds)]
+
+
+def base_sweep(folder: Path) -> Path | None:
+    """The other sweep or run that a sweep's runs were tuned from; None for one with its own base."""
+    seeds = _runs(folder)
+    if any(BASE in runs for runs in seeds.values()):
+        return None
+    for runs in seeds.values():
+        for run in runs.values():
+            base = read_config(run)["task"].get("base")
+            return None if base is None else Path(base)
+    return None
 
 
 def _runs(folder: Path) -> dict[int, dict[str, Path]]:

@@ -1,6 +1,7 @@
-"""T5 (Raffel et al. 2019) as transformers builds it, with the next-block objective of the time vectors paper.
+"""T5 (Raffel et al. 2019) as transformers builds it, with the two objectives of the time vectors paper.
 
-    the encoder reads block i, the decoder predicts block i + 1            both `context_length` tokens
+    data.next_block    the encoder reads block i, the decoder predicts block i + 1, `context_length` tokens each
+    data.examples      the encoder reads a document, the decoder writes its label or summary
 
 Version 1.0 has ReLU networks and one embedding for everything; 1.1 gated GELU ones and, as it was
 published, a head of its own. The paper's models are 1.0: t5-small, t5-large, t5-3b.
@@ -62,6 +63,7 @@ class T5(nn.Module):
             except (OSError, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(f"model.name={name}: cannot be loaded ({reason})") from error
+        self.t5.train()  # what is loaded comes with its dropout switched off
         settings = self.t5.config
         if settings.vocab_size < vocab_size:
             raise ValueError(
@@ -83,25 +85,33 @@ class T5(nn.Module):
         sources_BT: Tensor,
         documents_BT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean loss of the targets given the block before them, and that of each, in nats.
+        """Mean loss of the targets given what is read, and that of each, in nats.
 
-        sources_BT: the block before; negative where the text has not begun. A target of -100 does
+        sources_BT: the block before, or a document; negative where there is no text. A target of -100 does
         not count. tokens_BT and documents_BT are a decoder's affair, and not looked at.
         """
-        present_BT = sources_BT >= 0
-        present_BT[:, -1] = True  # something to read, even at the very beginning
-        pad = self.t5.config.pad_token_id or 0
-        logits_BTV = self.t5(
-            input_ids=sources_BT.clamp(min=pad),
-            attention_mask=present_BT.long(),
-            labels=targets_BT,
-        ).logits
+        logits_BTV = self.t5(**self._sources(sources_BT), labels=targets_BT).logits
         losses_BT = nn.functional.cross_entropy(
             logits_BTV.float().mT, targets_BT, ignore_index=-100, reduction="none"
         )
         return losses_BT.sum() / (targets_BT != -100).sum().clamp(min=1), losses_BT.detach()
 
+    def _sources(self, sources_BT: Tensor) -> dict[str, Tensor]:
+        present_BT = sources_BT >= 0
+        present_BT[:, -1] = True  # something to read, even at the very beginning
+        pad = self.t5.config.pad_token_id or 0
+        return {"input_ids": sources_BT.clamp(min=pad), "attention_mask": present_BT.long()}
+
     @torch.no_grad()
-    def generate(self, sources_BT: Tensor, *, max_tokens: int) -> Tensor:
-        """Greedy continuations (B, up to max_tokens), which end with T5's end mark."""
-        return self.t5.generate(sources_BT, max_new_tokens=max_tokens, do_sample=False)
+    def generate(self, sources_BT: Tensor, *, max_tokens: int, end: int | None = None) -> Tensor:
+        """Greedy answers (B, up to max_tokens). end: the id that an answer ends with; None is T5's."""
+        end = self.t5.config.eos_token_id if end is None else end
+        ids_BT = self.t5.generate(
+            **self._sources(sources_BT),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=end,
+            pad_token_id=end,  # what stands after an end is cut off
+        )
+        return ids_BT[:, 1:]  # without the mark to begin with

@@ -3,8 +3,11 @@
 What it adds to `tasks.lm` is where the weights come from, and LoRA: factors beside frozen matrices
 instead of new matrices. A run's checkpoints hold the weights with the factors added, so it loads as
 any other; `adapter/` in its folder holds the factors alone.
+
+data.period=o1, o2, … tunes online: o2 goes on from the sweep's o1, o3 from its o2, only o1 from the base.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from tasks.errors import UserError
 from tasks.lm import LanguageModeling
 from tasks.time_vectors.base import find_base, previous
-from tasks.time_vectors.data import BASE
+from tasks.time_vectors.cut import BASE
 from tasks.time_vectors.lora import LoRA
 from zoo.load import load_run
 
@@ -22,8 +25,7 @@ class PeriodTuning(LanguageModeling):
     """Tunes the model of `base` on the run's data.
 
     base: a run's folder, or a sweep's, which has the run with data.period=base and this seed; that
-    run is waited for while it is going. None, and data.period=base: from scratch. online: start p2
-    from the sweep's p1, p3 from its p2, and so on, only p1 from the base.
+    run is waited for while it is going. None, and data.period=base: from scratch.
     """
 
     def __init__(
@@ -31,7 +33,6 @@ class PeriodTuning(LanguageModeling):
         *,
         period: str | int = BASE,
         base: str | None = None,
-        online: bool = False,
         lora: LoRA | None = None,
         **shared: Any,
     ):
@@ -40,8 +41,8 @@ class PeriodTuning(LanguageModeling):
         self._tokenizer: Any = None
         if self.period == BASE or base is None:
             return
-        before = previous(self.period) if online else BASE
-        run = load_run(find_base(Path(base), self.seed, before), checkpoint="last")
+        folder = find_base(Path(base), self.seed, previous(self.period))
+        run = load_run(folder, checkpoint="last")
         self._tokenizer = run.tokenizer
         try:
             self.model.load_state_dict(run.model.state_dict())
@@ -60,8 +61,15 @@ class PeriodTuning(LanguageModeling):
         return self.model if self.lora is None else self.lora
 
     def on_fit_start(self) -> None:
-        """A base that read another vocabulary is no base."""
-        own = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        """A base that read another vocabulary is no base, and a model reads what its kind does."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        own, sources = data.tokenizer, data.next_block or data.examples
+        if sources != ("sources_BT" in inspect.signature(self.model.loss).parameters):  # type: ignore[arg-type]
+            raise UserError(
+                "data: T5 needs data.next_block=true or data.examples=true, and only T5 reads them; "
+                f"they are {data.next_block} and {data.examples}, the model is "
+                f"{type(self.model).__name__}"
+            )
         if self._tokenizer is not None and self._tokenizer.fingerprint != own.fingerprint:
             raise UserError(
                 f"task.base: {self.base} was trained with another tokenizer; "

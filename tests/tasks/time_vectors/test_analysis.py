@@ -101,6 +101,7 @@ def test_p_value_tells_a_relation_from_chance():
     assert correlation_p_value(scores, near, **options) == correlation_p_value(
         scores, near, **options
     ), "the same seed, the same answer"
+    assert np.isnan(correlation_p_value(scores[:2, :2], near[:2, :2], **options)), "nothing to tell"
 
 
 def test_seasons_are_found_where_they_are_and_only_there():

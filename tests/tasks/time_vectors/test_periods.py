@@ -103,6 +103,22 @@ def test_all_periods_together_are_as_long_as_all_of_them(tmp_path):
     )
 
 
+def test_shuffled_dates_are_all_training_text_dealt_out_anew(tmp_path):
+    """The control of the cosines: as much text as a period, of every date, none of it test text."""
+    data = synthetic(tmp_path, period="s2")
+    data.prepare()
+    rows = data.dated.shuffled
+    assert [*rows] == ["train-shuffled-1", "train-shuffled-2", "train-shuffled-3"]
+    assert sorted(np.concatenate([*rows.values()])) == sorted(data.dated.rows["train-all"])
+    for part in rows.values():
+        dates = [d.meta["date"][:4] for d in data.dated.documents.read(part)]
+        assert min(dates.count(year) for year in data.periods) > 0.15 * len(dates)
+    size = len(data.dataset("train").tokens) - 1
+    assert 0.9 * data.equal_tokens < size <= data.equal_tokens
+    assert data.dataset("test").path.name == "test-all.arrow"
+    assert synthetic(tmp_path, period="o2").dataset("train").path.name == "train-2011.arrow"
+
+
 def test_order_of_files_moves_no_document_to_another_split(tmp_path):
     """Rows that are added later or read in another order must not leak test text into training."""
     rows = [

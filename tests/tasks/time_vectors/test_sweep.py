@@ -1,25 +1,32 @@
 """A sweep of periods from the command to the report, at nano size."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, nano
+from hydra.core.global_hydra import GlobalHydra
 
 from tasks.environment import hardware
 from tasks.errors import UserError
 from tasks.time_vectors import analyses, options
 from tasks.time_vectors.adapters import Adapter
-from tasks.time_vectors.analyse import main
+from tasks.time_vectors.analyse import main as analyse_main
 from tasks.time_vectors.arithmetic import combine
 from tasks.time_vectors.base import find_base
-from tasks.time_vectors.report import verdict
-from tasks.time_vectors.study import find_studies
+from tasks.time_vectors.downstream import main as downstream_main
+from tasks.time_vectors.labelled import Judge
+from tasks.time_vectors.online import online
+from tasks.time_vectors.study import Study, find_studies
+from tasks.time_vectors.tables import verdict
+from tasks.time_vectors.template import prompt
 from zoo.load import load_run
 
 SMALL = (
@@ -28,7 +35,8 @@ SMALL = (
     "data.corpus.first_year=2010",
     "data.corpus.last_year=2013",
     "data.corpus.documents_per_month=20",
-    "data.max_eval_tokens=600",
+    "data.corpus.topics=4",
+    "data.max_eval_tokens=400",
     "data.batch_size=8",
     "model.context_length=32",
     "model.width=32",
@@ -37,29 +45,46 @@ SMALL = (
 )
 
 
-@pytest.fixture
-def sweep(train, tmp_path):
-    """Base, four years and all, one seed."""
-    periods = "data.period=base,p1,p2,p3,p4,all"
-    outcome = train("-m", *SMALL, periods, "max_steps=12", data=False)
-    assert outcome.code == 0, outcome.err
-    return next((tmp_path / "runs" / "sweeps").glob("*/*"))
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory) -> tuple[Path, Path]:
+    """Language models of four years with every control, and from their base a classifier of two."""
+    root = tmp_path_factory.mktemp("sweeps")
+    lm, task = root / "runs" / "lm", root / "runs" / "task"
+    periods = "data.period=base,p1,p2,p3,p4,all,s1,s2,o1,o2"
+    launch(root, *SMALL, f"hydra.sweep.dir={lm}", periods, "max_steps=8")
+    template = "data.template='{text} => {section}'"
+    tuned = ("data.period=p1,p2", f"task.base={lm}", template, "max_steps=40")
+    launch(root, *SMALL, f"hydra.sweep.dir={task}", *tuned)
+    return lm, task
 
 
-def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweep, capfd):
+def launch(root: Path, *arguments: str) -> None:
+    """`train.py -m` in this process, for all tests of the file."""
+    import train
+
+    GlobalHydra.instance().clear()
+    named = {a.split("=")[0] for a in arguments}
+    others = [a for a in nano(root, None) if a.split("=")[0] not in named]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(ROOT / "train.py"), "-m", *arguments, *others])
+        train.main()
+
+
+def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweeps, capfd):
+    sweep, _ = sweeps
     for part in ("1/2", "2/2"):
-        assert main([str(sweep), "--shard", part]) == 0
+        assert analyse_main([str(sweep), "--shard", part]) == 0
     assert len((sweep / "evaluations.jsonl").read_text().splitlines()) == 16, "4 models, 4 periods"
-    assert main([str(sweep)]) == 0
+    assert analyse_main([str(sweep)]) == 0
     page = (sweep / "time_vectors.html").read_text()
-    assert page.count("data:image/png") >= 8
+    assert page.count("data:image/png") >= 14
     found = json.loads((sweep / "time_vectors.json").read_text())["seeds"][0]
     assert found["labels"] == ["2010", "2011", "2012", "2013"]
     assert np.array(found["grid"]["scores"]).shape == (4, 4)
     assert found["interpolation"]["end_error"] <= 1e-6
     lines = (sweep / "evaluations.jsonl").read_text().splitlines()
     assert len({json.loads(line)["key"] for line in lines}) == len(lines)
-    assert main([str(sweep)]) == 0
+    assert analyse_main([str(sweep)]) == 0
     assert (sweep / "evaluations.jsonl").read_text().splitlines() == lines
     assert "time_vectors.html" in capfd.readouterr().out
 
@@ -71,7 +96,7 @@ def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweep, capfd):
     # A form written in place is the file that `combine` writes.
     runs = study.runs
     study.set({"2010": 0.3, "2013": 0.7})
-    there = sweep.parent / "mixed"
+    there = sweep.parents[1] / "mixed"
     combine(runs["base"], [(0.3, runs["2010"]), (0.7, runs["2013"])], there)
     for name, value in load_run(there).model.named_parameters():
         place = study.flat[study.places[name]].view_as(value)
@@ -92,6 +117,109 @@ def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweep, capfd):
     gates = options.gate(logs, 1.0)
     assert torch.allclose(gates.exp().sum(0), torch.ones(2, 5))
     assert torch.allclose(gates[:, :, 2], torch.log_softmax(logs[:, :, :2].sum(2), 0), atol=1e-6)
+
+
+def test_controls_of_a_sweep_are_what_they_are_called(sweeps):
+    """A chain that began at the base each time, or dates that were not shuffled, would look the same."""
+    (study,) = find_studies(sweeps[0])
+    assert study.online == ["online-2010", "online-2011"]
+    assert torch.equal(study.theta("online-2010"), study.theta("2010")), "the same text and start"
+    assert not torch.equal(study.theta("online-2011"), study.theta("2011"))
+    told = online(study)
+    assert told["labels"] == ["2010", "2011"]
+    assert told["cosines"][0, 0] == pytest.approx(1) and told["cosines"].shape == (2, 2)
+    own = told["compared"]["each from the base"]["own"]
+    alone = [study.losses({p: 1.0})[i] for i, p in enumerate(("2010", "2011"))]
+    assert own == pytest.approx(np.mean(alone))
+    assert told["compared"]["one after the other"]["next"] == pytest.approx(study.losses({"2010": 1.0})[1])  # fmt: skip
+
+    found = analyses.floor(study)
+    a, b = (study.vector(x).double() for x in study.shuffled)
+    assert study.shuffled == ["shuffled-1", "shuffled-2"]
+    assert found["shuffled"] == pytest.approx(float(a @ b / (a.norm() * b.norm())))
+    assert found["neighbours"] == pytest.approx(np.diag(study.cosines(), 1).mean())
+
+
+def test_january_and_december_are_mixed_on_every_month_of_their_year(sweeps, tmp_path):
+    """Months, each by its own test text; the runs are the years' models, which is as good here."""
+    (study,) = find_studies(sweeps[0])
+    runs = {"base": study.runs["base"]}
+    for name, source in (("a", "2010"), ("b", "2013")):
+        folder = tmp_path / name
+        shutil.copytree(study.runs[source], folder)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["data"] |= {"by": "month", "test_fraction": 0.3, "max_eval_tokens": 40}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    runs |= {f"2010-{month:02d}": tmp_path / ("a" if month < 12 else "b") for month in range(1, 13)}
+    months = Study(runs, tmp_path / "evaluations.jsonl")
+    found = analyses.calendar(months)
+    assert list(found) == ["2010"], "of the other years there is no model of each month"
+    year = found["2010"]
+    assert year["losses"].shape == (11, 12)
+    for alpha, label in ((10, "2010-01"), (0, "2010-12")):
+        ends = months.losses({label: 1.0})
+        assert year["losses"][alpha] == pytest.approx(ends, abs=1e-6)
+    mixed = months.losses({"2010-01": 0.3, "2010-12": 0.7}, "val")
+    assert year["best"].shape == (12,) and len({*year["best"]} - {*analyses.ALPHAS}) == 0
+    for month in range(12):
+        months.set(
+            {"2010-01": float(year["best"][month]), "2010-12": float(1 - year["best"][month])}
+        )
+        assert months.loss(months.labels[month], "val") <= mixed[month]
+
+
+def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
+    lm, task = sweeps
+    assert analyse_main([str(task), "--quick"]) == 0
+    page = (task / "time_vectors.md").read_text()
+    assert "Analogy: the task of 2010" in page and "Macro-F1 of the likeliest label x 100" in page
+    lines = (task / "evaluations.jsonl").read_text()
+    assert downstream_main([str(lm), str(task)]) == 0
+    assert (task / "evaluations.jsonl").read_text() == lines, "nothing is measured twice"
+    said = capfd.readouterr().out
+    assert "Macro-F1" in said and "2013" in said and "analogy" in said
+    found = json.loads((task / "analogy.json").read_text())["seeds"][0]
+    kinds = ("as it is", "scaled alone", "random direction", "analogy")
+    for target in ("2011", "2012", "2013"):
+        row = found[target]
+        assert all(0 <= row[kind] <= 1 for kind in kinds) and len(row["coefficients"]) == 3
+    assert 0 <= found["2011"]["tuned on the target"] <= 1
+
+    (study,) = find_studies(task, base=lm)
+    judge = Judge(study)
+    assert judge.labels == ["home", "sport", "trade", "world"]
+    examples = judge.examples("2010", "test")
+    assert {answer for _, answer in examples} <= set(judge.labels)
+    assert all(text.endswith(" => ") for text, _ in examples)
+    # The matrix has a row a trained period.
+    whole = json.loads((task / "time_vectors.json").read_text())["seeds"][0]["task"][0]
+    study.set({"2011": 1.0})
+    assert whole["scores"][1][0] == pytest.approx(100 * judge.score(examples))
+    # What the labels' likelihoods say is what the model says when asked one by one.
+    study.set({"2010": 1.0})
+    text = examples[0][0]
+    before = len(study.data.tokenizer.encode(text))
+    scores = {}
+    for label in judge.labels:
+        ids = torch.as_tensor(study.data.tokenizer.encode(text + label)).long()[-33:]
+        answer = len(study.data.tokenizer.encode(text + label)) - before
+        logs = torch.log_softmax(study.model(ids[None, :-1]), -1)[0].detach()
+        scores[label] = float(logs[range(len(ids) - 1), ids[1:]][-answer:].sum())
+    assert judge.classify([text]) == [max(scores, key=scores.__getitem__)]
+
+    judge.labels = None  # many different answers: they are written, not chosen
+    assert 0 <= judge.score(examples[:2]) <= 1
+    document = study.data.documents_of("2010", "test")[0]
+    with pytest.raises(UserError, match="has no colour"):
+        prompt("{text} {colour}", document)
+
+    # No text that the language models are tested on was the task's to train on.
+    (other,) = find_studies(lm)
+    for period in ("2010", "2011"):
+        tested = {d.text for d in other.data.documents_of(period, "test")}
+        assert tested == {d.text for d in study.data.documents_of(period, "test")}
+        assert not tested & {d.text for d in study.data.documents_of(period, "train")}
+    assert other.data.tokenizer.fingerprint == study.data.tokenizer.fingerprint
 
 
 def test_lora_leaves_an_adapter_that_says_what_changed(train):
