@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tasks.code_execution.formats import Step
 from tasks.code_execution.sandbox import Result, Sandbox
+from tasks.code_execution.tracer_changes import steps
 from tasks.code_execution.tracer_gate import MAX_SOURCE
 from tasks.errors import UserError
 
@@ -53,7 +54,7 @@ class Tracer:
 
 def request(code: str) -> bytes:
     """The sandbox's payload for a program."""
-    return json.dumps({"code": code}).encode()
+    return code.encode("utf-8", "surrogatepass")
 
 
 def answer(result: Result) -> list[Step] | Refusal:
@@ -61,9 +62,9 @@ def answer(result: Result) -> list[Step] | Refusal:
     if result.value is None:
         return Refusal(result.reason or "it has no result")
     found = json.loads(result.value)
-    if "refused" in found:
-        return Refusal(found["refused"])
-    return [Step(*step) for step in found["steps"]]
+    if isinstance(found, str):
+        return Refusal(found)
+    return [Step(*step) for step in steps(found)]
 
 
 def read_program(path: Path) -> str | Refusal:

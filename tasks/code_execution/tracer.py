@@ -20,9 +20,11 @@ from typing import Any
 
 from tasks.code_execution import tracer_gate as gate
 from tasks.code_execution.formats import has_tags
+from tasks.code_execution.tracer_changes import FUNCTION, Change, Names, steps
 from tasks.code_execution.tracer_gate import Refused
 from tasks.code_execution.tracer_instrument import (
     CAUGHT,
+    HOOKS,
     LINE,
     LOCALS,
     RETURN,
@@ -37,23 +39,22 @@ MAX_STEPS = 500
 MAX_CHARACTERS = 40_000  # of the whole trace
 MAX_OUTPUT = 4_000
 FILE = "<program>"
-RECURSION = 400  # calls of the program; deeper ones would not fit MAX_STEPS
+RECURSION = 399  # calls of the program; deeper ones would not fit MAX_STEPS
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6}")
 for _name in (*sorted(gate.MODULES), "unicodedata"):  # a program in the sandbox can load no file
     importlib.import_module(_name)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Step = tuple[int, dict[str, str], str]
 
 
 def job(payload: bytes) -> bytes:
-    """For the sandbox: JSON `{"code": ..., "gate": true}` to `{"steps": ...}` or `{"refused": reason}`."""
-    request = json.loads(payload)
+    """For the sandbox: a program in UTF-8 to JSON, its tracer_changes.Change or the reason why not."""
     try:
-        answer: dict[str, Any] = {"steps": record(request["code"], gated=request.get("gate", True))}
-        return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encode(trace(payload.decode("utf-8", "surrogatepass"))).encode()
     except Refused as reason:
-        return json.dumps({"refused": str(reason)}).encode()
+        return _encode(str(reason)).encode()
     except UnicodeEncodeError:
-        return json.dumps({"refused": "text that is no Unicode"}).encode()
+        return _encode("text that is no Unicode").encode()
 
 
 def record(code: str, *, gated: bool = True) -> list[Step]:
@@ -61,8 +62,15 @@ def record(code: str, *, gated: bool = True) -> list[Step]:
 
     gated: False skips the look at what the program names (tasks.code_execution.tracer_gate).
     """
+    return steps(trace(code, gated=gated))
+
+
+def trace(code: str, *, gated: bool = True) -> list[Change]:
+    """As `record`, by what each line changed."""
     compiled, program, lines = prepare(code, gated=gated)
     recorder = Recorder(program, lines)
+    if "decimal" in code or not code.isascii():  # else no program can have changed it
+        decimal.setcontext(decimal.Context())
     stdout, sys.stdout = sys.stdout, recorder.output
     try:
         recorder.run(compiled)
@@ -97,7 +105,7 @@ class Recorder:
     def __init__(self, program: Instrumented, lines: Callable[[], dict[int, int]]):
         self.names = program.names
         self.lines = lines
-        self.steps: list[Step] = []
+        self.steps: list[Change] = []
         self.output = _Output(self)
         self.characters = 0
         self.failed: str | None = None
@@ -106,13 +114,13 @@ class Recorder:
         hooks = {LINE: self.line, RETURN: self.returned, CAUGHT: self.caught, LOCALS: locals}
         self.globals: dict[str, Any] = {
             "__name__": PROGRAM,
-            "__builtins__": vars(builtins) | hooks | {"input": _no_input},
+            "__builtins__": _builtins(hooks),
         }
+        self.module = Names(self.globals)
 
     def run(self, compiled: CodeType) -> None:
         """Executes the program. Its failure is kept for `result`."""
         limit = sys.getrecursionlimit()
-        decimal.setcontext(decimal.Context())
         try:
             sys.setrecursionlimit(_depth() + RECURSION)
             exec(compiled, self.globals)
@@ -124,7 +132,7 @@ class Recorder:
         finally:
             sys.setrecursionlimit(limit)
 
-    def result(self) -> list[Step]:
+    def result(self) -> list[Change]:
         """Raises Refused where the program failed, or its trace cannot be kept."""
         if self.failed is None and self.output.parts:
             self.failed = "it prints where no line is reported"
@@ -140,11 +148,14 @@ class Recorder:
             self.stop()
         try:
             if names is None:
-                state = self.module_table()
+                kind, changed = self.module.changes()
+                size = self.module.size
             else:
-                state = show_table((name, table[name]) for name in names if name in table)
+                kind = FUNCTION
+                changed = show_table([(name, table[name]) for name in names if name in table])
+                size = sum(map(len, changed.values())) + max(len(changed) - 1, 0)
             output = self.output.take() if self.output.parts else ""
-            self.keep(line, state, output)
+            self.keep((line, kind, changed, output), size)
         except CannotShow as reason:
             self.fail(str(reason))
         except RecursionError:
@@ -178,22 +189,19 @@ class Recorder:
                 names = self.names.get(frame.f_code.co_firstlineno, ())
                 self.line(line, names, dict(frame.f_locals))
 
-    def module_table(self) -> dict[str, str]:
-        """Names of the module, in the order in which they were first bound."""
-        pairs = self.globals.items()
-        return show_table(p for p in pairs if p[0][:2] != "__" and p[0][0] != " ")
-
-    def keep(self, line: int, state: dict[str, str], output: str) -> None:
-        self.steps.append((line, state, output))
-        text = "\n".join(state.values())
-        self.characters += len(text) + len(output)
+    def keep(self, step: Change, size: int) -> None:
+        """size: characters of the whole table; of one that is kept in part, the rest was looked at."""
+        _, _, changed, output = step
+        self.steps.append(step)
+        self.characters += size + len(output)
         if len(self.steps) > MAX_STEPS:
             self.fail("it runs too many lines")
         if self.characters > MAX_CHARACTERS:
             self.fail("its trace is too long")
-        if has_tags(text) or has_tags(output):
+        text = "\n".join([*changed.values(), output])
+        if "<" in text and has_tags(text):
             self.fail("a tag of the trace in its text")
-        if _ADDRESS.search(text) or _ADDRESS.search(output):
+        if " at 0x" in text and _ADDRESS.search(text):
             self.fail("an address in its text")
 
     def fail(self, reason: str) -> None:
@@ -206,6 +214,16 @@ class Recorder:
         if self.stopped > 1000:  # it swallows every exception
             raise SystemExit
         raise _Stop
+
+
+def _builtins(hooks: dict[str, Any]) -> dict[str, Any]:
+    """The built-ins of one program: what it does to them, no other program sees."""
+    own = _unused.pop() if _unused else dict(vars(builtins))
+    own.update(hooks, input=_no_input)
+    return own
+
+
+_unused: list[dict[str, Any]] = []  # to copy them would write to every built-in's reference count
 
 
 class _Stop(BaseException):
@@ -261,3 +279,37 @@ def _public_name(error: BaseException) -> str:
         if getattr(builtins, base.__name__, None) is base:
             return base.__name__
     return "an exception"
+
+
+_REHEARSAL = """
+from math import floor
+def f(n):
+    total = 0
+    for i in range(n):
+        total += i * 2
+        if total > 3 and i % 2:
+            continue
+    return total
+class A:
+    def __init__(self, v):
+        self.v = v
+x = f(3)
+a = A([x, 1.5])
+words = {'a': (1, 2), 'b': {3}}
+try:
+    y = words['c']
+except KeyError:
+    y = [k + 'z' for k in words]
+while x > 2:
+    x -= 1
+    print(x, y, sep=' ')
+s = ', '.join(sorted(y))
+y.append(s[1:])
+"""
+
+
+def rehearse() -> None:
+    """For the zygote: runs a program of ours a few times, so that the interpreter has done all once."""
+    for _ in range(20):
+        job(_REHEARSAL.encode())
+    _unused.append(vars(builtins) | dict.fromkeys((*HOOKS, "input")))

@@ -28,14 +28,20 @@ from typing import Any, NamedTuple
 
 LINE, RETURN, CAUGHT, LOCALS = " line", " return", " caught", " locals"
 HOOKS = frozenset({LINE, RETURN, CAUGHT, LOCALS})
+_NAMED = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 _JUMPS = (ast.Break, ast.Continue, ast.Raise)
+_DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 _SILENT = (ast.Global, ast.Nonlocal)
 _SCOPES = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_OWN_NAMES = (*_SCOPES, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_BRANCHES = (ast.If, ast.While, ast.For)
+_TRIES = (ast.Try, ast.TryStar)
+_PLAIN = frozenset({ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Import, ast.ImportFrom})
 _NOWHERE: dict[str, Any] = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
 _LINE, _RETURN, _CAUGHT, _LOCALS = (
     ast.Name(name, ast.Load(), **_NOWHERE) for name in (LINE, RETURN, CAUGHT, LOCALS)
 )
+_LOCALS_NOW = ast.Call(_LOCALS, [], [], **_NOWHERE)
 Body = list[ast.stmt]
 
 
@@ -72,7 +78,7 @@ class _Scope:
         self.extra: list[ast.expr] = []  # of every report; nodes may stand in a tree many times
         if names is not None:
             order: Any = names  # a tuple may be a constant of compiled code
-            self.extra = [ast.Constant(order, **_NOWHERE), ast.Call(_LOCALS, [], [], **_NOWHERE)]
+            self.extra = [ast.Constant(order, **_NOWHERE), _LOCALS_NOW]
 
     def function(self, node: ast.FunctionDef) -> None:
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
@@ -92,9 +98,11 @@ class _Scope:
 
     def statement(self, node: ast.stmt, shared: bool) -> Body:
         """What stands in its place; `shared`: the next statement reports this line."""
+        if type(node) in _PLAIN:
+            return [node] if shared else [node, self.report(node)]
         if isinstance(node, _SILENT) or _is_constant(node):
             return [node]
-        if isinstance(node, ast.If | ast.While | ast.For):
+        if isinstance(node, _BRANCHES):
             self.body(node.body, node)
             if node.orelse:
                 self.body(node.orelse)
@@ -105,11 +113,11 @@ class _Scope:
             for case in node.cases:
                 self.body(case.body, case.pattern)
             return self.match(node)
-        elif isinstance(node, ast.Try | ast.TryStar):
+        elif isinstance(node, _TRIES):
             self.attempt(node)
         elif isinstance(node, ast.Return):
             return [self.returning(node)]
-        elif shared and not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        elif shared and not isinstance(node, _DEFINITIONS):
             return [node]
         elif isinstance(node, _JUMPS):
             return [node] if isinstance(node, ast.Raise) else [self.report(node), node]
@@ -143,9 +151,12 @@ class _Scope:
 
     def report(self, node: ast.AST) -> ast.stmt:
         """LINE(line) in the module, LINE(line, names, LOCALS()) in a function."""
-        where = _place(node)
-        line = ast.Constant(where["lineno"] - 1, **_NOWHERE)
-        return ast.Expr(ast.Call(_LINE, [line, *self.extra], [], **where), **where)
+        line: int = node.lineno  # type: ignore[attr-defined]
+        if self.extra:
+            return _report(line, self.extra)
+        if line not in _REPORTS:
+            _REPORTS[line] = _report(line, [])
+        return _REPORTS[line]
 
     def returning(self, node: ast.Return) -> ast.stmt:
         where = _place(node)
@@ -153,6 +164,15 @@ class _Scope:
         line = ast.Constant(where["lineno"] - 1, **where)
         call = ast.Call(_RETURN, [value, line, *self.extra], [], **where)
         return ast.Return(call, **where)
+
+
+def _report(line: int, extra: list[ast.expr]) -> ast.stmt:
+    where = {"lineno": line, "col_offset": 0, "end_lineno": line, "end_col_offset": 0}
+    number = ast.Constant(line - 1, **_NOWHERE)
+    return ast.Expr(ast.Call(_LINE, [number, *extra], [], **where), **where)
+
+
+_REPORTS: dict[int, ast.stmt] = {}  # of a module's lines, which say nothing else: made once for all
 
 
 def _outer_functions(body: Sequence[ast.AST]) -> list[ast.FunctionDef]:
@@ -183,7 +203,7 @@ def _names(function: ast.FunctionDef) -> tuple[str, ...]:
 def _bound(node: ast.AST, names: dict[str, None], outside: set[str]) -> None:
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         names.setdefault(node.id)
-    elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+    elif isinstance(node, _NAMED) and node.name:
         names.setdefault(node.name)
     elif isinstance(node, ast.MatchMapping) and node.rest:
         names.setdefault(node.rest)
@@ -191,7 +211,7 @@ def _bound(node: ast.AST, names: dict[str, None], outside: set[str]) -> None:
         names.update(dict.fromkeys(node.names))
     elif isinstance(node, ast.Global):
         outside.update(node.names)
-    if isinstance(node, _SCOPES + _COMPREHENSIONS):
+    if isinstance(node, _OWN_NAMES):
         return  # their names are their own
     for child in ast.iter_child_nodes(node):
         _bound(child, names, outside)

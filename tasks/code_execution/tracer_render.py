@@ -24,6 +24,7 @@ MAX_TEXT = 1000  # characters of a value
 MAX_BITS = (
     256  # of an integer; str() of a huge one takes quadratic time, and raises above 4300 digits
 )
+_SHORT = 1_000_000
 
 
 class CannotShow(Exception):
@@ -46,15 +47,23 @@ def table(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
     """Name -> text, without what is opaque. Raises CannotShow."""
     shown = {}
     for name, value in pairs:
+        kind = type(value)
+        if kind is int and -_SHORT < value < _SHORT:
+            shown[name] = str(value)
+            continue
+        writer = _WRITERS.get(kind)
+        if writer is not None:
+            shown[name] = writer(value, 0)
+            continue
         try:
-            shown[name] = show(value)
+            shown[name] = _other(value, 0)
         except Opaque:
             continue
     return shown
 
 
 def _int(value: int, depth: int) -> str:
-    if -1_000_000 < value < 1_000_000 or value.bit_length() <= MAX_BITS:
+    if -_SHORT < value < _SHORT or value.bit_length() <= MAX_BITS:
         return str(value)
     raise CannotShow("a number is too long")
 
@@ -75,9 +84,8 @@ def _bytes(value: bytes | bytearray, depth: int) -> str:
     return repr(bytes(value))
 
 
-def _items(values: Iterable[Any], depth: int, open_: str, close: str) -> str:
-    texts = _inside(values, depth)
-    return f"{open_} {' , '.join(texts)} {close}" if texts else f"{open_} {close}"
+def _items(values: Iterable[Any], depth: int) -> str:
+    return " , ".join(_inside(values, depth))
 
 
 def _inside(values: Iterable[Any], depth: int) -> list[str]:
@@ -86,7 +94,14 @@ def _inside(values: Iterable[Any], depth: int) -> list[str]:
         raise CannotShow("a value is nested too deep")
     if len(values) > MAX_ITEMS:  # type: ignore[arg-type]
         raise CannotShow("a value is too long")
-    texts = [_item(value, depth + 1) for value in values]
+    texts = []
+    for value in values:
+        kind = type(value)
+        if kind is int and -_SHORT < value < _SHORT:
+            texts.append(str(value))
+        else:
+            writer = _WRITERS.get(kind)
+            texts.append(_item(value, depth + 1) if writer is None else writer(value, depth + 1))
     if sum(map(len, texts)) > MAX_TEXT:
         raise CannotShow("a value is too long")
     return texts
@@ -101,8 +116,9 @@ def _item(value: Any, depth: int) -> str:
         raise CannotShow("a container holds what cannot be shown") from None
 
 
-def _list(value: list[Any], depth: int) -> str:
-    return _items(value, depth, "[", "]")
+def _list(value: list[Any] | deque[Any], depth: int) -> str:
+    text = _items(value, depth)
+    return f"[ {text} ]" if value else "[ ]"
 
 
 def _tuple(value: tuple[Any, ...], depth: int) -> str:
@@ -110,7 +126,8 @@ def _tuple(value: tuple[Any, ...], depth: int) -> str:
         return (
             f"( {_item(value[0], depth + 1)} , )" if depth < MAX_DEPTH else _inside(value, depth)[0]
         )
-    return _items(value, depth, "(", ")")
+    text = _items(value, depth)
+    return f"( {text} )" if value else "( )"
 
 
 def _pairs(value: dict[Any, Any], depth: int) -> str:
@@ -135,7 +152,7 @@ def _range(value: range, depth: int) -> str:
 
 
 def _deque(value: deque[Any], depth: int) -> str:
-    return f"deque ( {_items(value, depth, '[', ']')} )"
+    return f"deque ( {_list(value, depth)} )"
 
 
 def _fraction(value: Fraction, depth: int) -> str:
@@ -164,6 +181,7 @@ _WRITERS: dict[type, Callable[[Any, int], str]] = {
     deque: _deque,
     Fraction: _fraction,
 }
+FIXED = frozenset({int, str, bool, float, type(None), bytes})  # a value keeps its text
 _FUNCTIONS = {
     types.FunctionType,
     types.BuiltinFunctionType,

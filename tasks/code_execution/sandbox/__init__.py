@@ -18,6 +18,18 @@ and what it runs is stopped by CPU time and wall time. Each layer is tried out w
 Where neither seccomp nor Landlock holds, `Sandbox` refuses to start and says what is missing.
 """
 
-from tasks.code_execution.sandbox.host import Pool, Result, Sandbox, SandboxError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.code_execution.sandbox.host import Pool, Result, Sandbox, SandboxError
 
 __all__ = ["Pool", "Result", "Sandbox", "SandboxError"]
+
+
+def __getattr__(name: str) -> object:
+    """The caller's side, when it is asked for: the zygote is of this package and must stay small."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tasks.code_execution.sandbox import host
+
+    return getattr(host, name)

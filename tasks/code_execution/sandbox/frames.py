@@ -1,9 +1,10 @@
 """Messages between the caller and the zygote: four bytes of length, then the message."""
 
-import socket
+import os
 import struct
 
 _LENGTH = struct.Struct("<I")
+_PIECE = 1 << 16
 
 
 class Closed(Exception):
@@ -11,16 +12,24 @@ class Closed(Exception):
 
 
 class Channel:
-    """One end of a stream socket."""
+    """One end of a stream socket, by its descriptor."""
 
-    def __init__(self, connection: socket.socket):
-        self.connection = connection
+    def __init__(self, descriptor: int):
+        self.descriptor = descriptor
         self._waiting = bytearray()
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
 
     def send(self, *messages: bytes) -> None:
         """Raises Closed."""
+        data = b"".join([part for m in messages for part in (_LENGTH.pack(len(m)), m)])
         try:
-            self.connection.sendall(b"".join(_LENGTH.pack(len(m)) + m for m in messages))
+            sent = os.write(self.descriptor, data)
+            while sent < len(data):
+                sent += os.write(self.descriptor, memoryview(data)[sent:])
         except OSError as error:
             raise Closed(str(error)) from None
 
@@ -32,7 +41,7 @@ class Channel:
     def _take(self, size: int) -> bytes:
         while len(self._waiting) < size:
             try:
-                data = self.connection.recv(1 << 16)
+                data = os.read(self.descriptor, _PIECE)
             except OSError as error:
                 raise Closed(str(error)) from None
             if not data:

@@ -19,7 +19,8 @@ _PYTHON = (sys.executable, "-P", "-s", "-S", "-B", "-c")  # nothing of site-pack
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from tasks.code_execution.sandbox import zygote; sys.path.pop(0); "
-    "zygote.main(sys.argv[2], sys.argv[3].split(':') if sys.argv[3] else [], sys.argv[4].split())"
+    "zygote.main(sys.argv[2], sys.argv[3].split(':') if sys.argv[3] else [], sys.argv[4].split(), "
+    "sys.argv[5])"
 )
 
 
@@ -69,12 +70,13 @@ class Sandbox:
         ):
             if value <= 0:
                 raise ValueError(f"{name}: must be above 0, got {value}")
-        self.limits = {
+        limits = {
             "cpu": cpu_seconds,
             "wall": wall_seconds,
             "memory": memory_mb << 20,
-            "limit": result_bytes,
+            "result": result_bytes,
         }
+        settings = (job, ":".join(path), " ".join(without), json.dumps(limits))
         if not sys.platform.startswith("linux"):
             raise SandboxError(
                 f"programs of unknown origin are run on Linux alone: {sys.platform} has no seccomp "
@@ -83,14 +85,14 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [*_PYTHON, _START, str(ROOT), job, ":".join(path), " ".join(without)],
+                [*_PYTHON, _START, str(ROOT), *settings],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=_environment(hash_seed),
                 start_new_session=True,
             )
-        self.channel = Channel(ours)
+        self.channel = Channel(ours.detach())
         try:
             self.report = json.loads(self.channel.receive())
         except Closed:
@@ -128,9 +130,8 @@ class Sandbox:
 
         Raises SandboxError where the fork server is gone.
         """
-        header = json.dumps({"n": len(payloads), **self.limits}).encode()
         try:
-            self.channel.send(header, *payloads)
+            self.channel.send(len(payloads).to_bytes(4, "little"), *payloads)
             answers = [self.channel.receive() for _ in payloads]
         except Closed:
             raise SandboxError("the fork server has ended; start again") from None
@@ -140,7 +141,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends the fork server and whatever it runs."""
-        self.channel.connection.close()
+        self.channel.close()
         self.process.kill()
         self.process.wait()
 
@@ -199,4 +200,5 @@ class Pool:
 
 def _environment(hash_seed: int) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return {**kept, "PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8"}
+    now = {"LD_BIND_NOW": "1"}  # or every child looks up the functions of the C library anew
+    return {**kept, **now, "PYTHONHASHSEED": str(hash_seed), "LC_ALL": "C.UTF-8"}

@@ -7,8 +7,9 @@ does not depend on seccomp: each alone keeps a program from every file.
 import ctypes
 import os
 import struct
+from functools import partial
 
-from tasks.code_execution.sandbox.system import syscall
+from tasks.code_execution.sandbox.system import Call, error, syscall
 
 _CREATE, _RESTRICT = 444, 446  # the same on every architecture
 _VERSION = 1
@@ -23,15 +24,26 @@ class Ruleset:
     """A rule set without rules, made once and taken on by many. Raises OSError without Landlock."""
 
     def __init__(self) -> None:
-        self.version = syscall(_CREATE, None, 0, _VERSION)
+        self.version = _descriptor(syscall(_CREATE, None, 0, _VERSION))
         rights = (1 << _FILE_RIGHTS.get(self.version, _NEWEST_FILE_RIGHTS)) - 1
         fields = [rights]
         fields += [_TCP] if self.version >= 4 else []
         fields += [_SCOPES] if self.version >= 6 else []
         packed = ctypes.create_string_buffer(struct.pack(f"{len(fields)}Q", *fields))
-        self.descriptor = syscall(_CREATE, packed, 8 * len(fields), 0)
+        self._descriptor = _descriptor(syscall(_CREATE, packed, 8 * len(fields), 0))
 
-    def restrict(self) -> None:
+    def move(self) -> None:
+        """To the descriptor RULES, where children find it."""
+        os.dup2(self._descriptor, RULES)
+        os.close(self._descriptor)
+
+    def restrict(self) -> list[Call]:
         """This process and for good; needs no_new_privs, and the set at the descriptor RULES."""
-        syscall(_RESTRICT, RULES, 0)
-        os.close(RULES)
+        return [syscall(_RESTRICT, RULES, 0), partial(os.close, RULES)]
+
+
+def _descriptor(call: Call) -> int:
+    found = call()
+    if found is None or found < 0:
+        raise error()
+    return found

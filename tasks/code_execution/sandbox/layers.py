@@ -1,37 +1,71 @@
-"""What a child gives up before it looks at a payload, in order; and what the zygote found to work.
+"""What stands between a program and everything else, and who puts it there.
 
-A layer that worked when the zygote tried it must work in every child: where it fails there, the child
-ends without having run anything.
+    once, by the zygote, inherited by every child and not to be undone by it
+        namespaces    no network, no shared memory, no process but the zygote's own children
+        rlimits       no file may be written or dumped, no memory locked, no message queue
+        identity      no supplementary group, and as root the group nobody
+        privileges    no_new_privs: nothing is gained by exec; descriptors 0, 1, 2 are /dev/null
+    by every child, before it looks at a payload, since the zygote could not work under it
+        rlimits       address space, CPU time, no descriptor, no process more
+        identity      as root the user nobody; no capability; nobody may look into its memory
+        landlock      a domain of its own, so that it can signal neither the zygote nor a sibling
+        seccomp       the twenty calls that are left; the zygote has to fork, wait and kill
+
+What is inherited is no weaker for it: the kernel copies hard limits, groups, namespaces and
+no_new_privs to a child in fork itself, so there is no moment without them, and a child without
+capabilities can raise or leave none of them. A child runs no program of anybody until the last of
+its own layers holds. A layer that worked when the zygote tried it must work in every child: where
+one fails there, the child ends without having run anything.
+
+The calls of a child are made ready in the zygote (`system.Call`). A fork is cheap, but every page of
+the interpreter that a child writes to, if only to count a reference, costs it a page fault and a
+copy: a child that does little of its own is a fast one.
 """
 
-import ctypes
 import errno
 import os
 import resource
 import signal
-import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
+from functools import partial
+from typing import NamedTuple
 
 from tasks.code_execution.sandbox import system
 from tasks.code_execution.sandbox.landlock import RULES, Ruleset
 from tasks.code_execution.sandbox.seccomp import Filter
+from tasks.code_execution.sandbox.system import Call
 
 NAMES = ("namespaces", "rlimits", "identity", "landlock", "seccomp")
 REQUIRED = ("rlimits", "identity")  # and one of landlock, seccomp
 NOBODY = 65534
 RESULTS = 3  # the child's one open descriptor, beside /dev/null on 0, 1 and 2
-_CAPSET = {"x86_64": 126, "aarch64": 91}
 _NEW = {"user": 0x10000000, "pid": 0x20000000, "net": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000}  # fmt: skip
+_NONE = (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE)  # fmt: skip
+_OWN_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)  # fmt: skip
+
+
+class Limits(NamedTuple):
+    """Of one payload: seconds of CPU time and by the clock, bytes of memory and of the result.
+
+    memory: of address space, beyond what the zygote has.
+    """
+
+    cpu: float
+    wall: float
+    memory: int
+    result: int
 
 
 class Layers:
-    """The layers of this machine.
+    """The layers of this machine, for the zygote and its children.
 
+    limits: of a payload.
     without: names to leave out, to see what the others do.
     missing: name -> why, of those that are not there.
     """
 
-    def __init__(self, without: Collection[str] = ()):
+    def __init__(self, limits: Limits, without: Collection[str] = ()):
+        self.limits = limits
         self.missing = {name: "left out" for name in without}
         self._rules: Ruleset | None = None
         self._filter: Filter | None = None
@@ -43,6 +77,9 @@ class Layers:
             self._filter = None if "seccomp" in without else Filter()
         except OSError as error:
             self.missing["seccomp"] = str(error)
+        self._ready: list[Call] = []
+        self._most = {kind: resource.getrlimit(kind)[1] for kind in _OWN_LIMITS}
+        self._space = 0
 
     @property
     def active(self) -> list[str]:
@@ -54,99 +91,114 @@ class Layers:
             return
         flags = _NEW["pid"] | _NEW["net"] | _NEW["ipc"] | _NEW["uts"]
         try:
-            system.unshare(flags if os.getuid() == 0 else flags | _NEW["user"])
+            system.run(system.unshare(flags if os.getuid() == 0 else flags | _NEW["user"]))
         except OSError as error:
             self.missing["namespaces"] = f"the kernel refuses them ({error})"
 
-    def isolate(self, results: int, null: int) -> None:
-        """Of a child: its own session, no descriptor but the pipe for its results (RESULTS)."""
-        os.setsid()
-        os.dup2(results, 20)
+    def settle(self) -> None:
+        """Of the zygote, when it is as large as it will be: takes on what its children inherit."""
+        for name, enter in (
+            ("rlimits", _limit_for_good),
+            ("identity", _leave_groups),
+            ("privileges", system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)),
+        ):
+            try:
+                if name not in self.missing:
+                    system.run(enter)
+            except OSError as error:
+                self.missing[name] = f"it does not hold here ({error})"
         if self._rules is not None:
-            os.dup2(self._rules.descriptor, 21)
-        for target in range(3):
-            os.dup2(null, target)
-        os.dup2(20, RESULTS)
-        if self._rules is not None:
-            os.dup2(21, RULES)
+            self._rules.move()
+        with open("/proc/self/statm") as file:
+            self._space = int(file.read().split()[0]) * resource.getpagesize()
+        self._ready = [call for calls in self._calls(descriptors=0).values() for call in calls]
+
+    def isolate(self, results: int) -> None:
+        """Of a child: its own process group, no descriptor but the pipe for its results (RESULTS)."""
+        os.setpgid(0, 0)
+        os.dup2(results, RESULTS)
         os.closerange(RULES + (self._rules is not None), 4096)
 
-    def close(self, *, memory: int, cpu_seconds: int) -> None:
-        """Of a child: rlimits, identity, Landlock, seccomp. Raises OSError if one does not hold.
+    def of_child(self, payloads: int) -> list[Call]:
+        """What a child that has been isolated has to call, in order (system.run)."""
+        seconds = int(self.limits.cpu * payloads) + 2
+        return [self._limit(resource.RLIMIT_CPU, seconds, seconds + 1), *self._ready]
 
-        memory: bytes of address space beyond what the zygote has.
-        """
-        for _, enter in self._steps(memory, cpu_seconds, descriptors=0):
-            enter()
-
-    def try_out(self, *, memory: int) -> dict[str, str]:
+    def try_out(self) -> dict[str, str]:
         """Of a child that has only been isolated: what does not hold here, and why."""
         failed = {}
-        for name, enter in self._steps(memory, 5, descriptors=8):
+        for name, calls in self._calls(descriptors=8).items():  # _verify opens a folder
             try:
-                enter()
+                system.run(*calls)
                 _verify(name)
             except OSError as error:
                 failed[name] = f"it does not hold here ({error})"
         return failed
 
-    def _steps(
-        self, memory: int, cpu_seconds: int, descriptors: int
-    ) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Name and entrance of every layer of a child that is not missing, in order."""
-        if "rlimits" not in self.missing:
-            yield "rlimits", lambda: _limit(memory, cpu_seconds, descriptors)
-        if "identity" not in self.missing:
-            yield "identity", _become_nobody
-        yield "privileges", _gain_nothing
-        if self._rules is not None and "landlock" not in self.missing:
-            yield "landlock", self._rules.restrict
-        if self._filter is not None and "seccomp" not in self.missing:
-            yield "seccomp", self._filter.install
-
-
-def _limit(memory: int, cpu_seconds: int, descriptors: int) -> None:
-    """With no descriptors allowed no new one can be opened: not a file, not a socket."""
-    space = virtual_memory() + memory
-    for kind, soft, hard in (
-        (resource.RLIMIT_AS, space, space),
-        (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),
-        (resource.RLIMIT_FSIZE, 0, 0),
-        (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_NOFILE, descriptors, descriptors),
-        (resource.RLIMIT_NPROC, 0, 0),
-        (resource.RLIMIT_MEMLOCK, 0, 0),
-        (resource.RLIMIT_MSGQUEUE, 0, 0),
-    ):
-        most = resource.getrlimit(kind)[1]  # what the caller was started with may be less
+    def _limit(self, kind: int, soft: int, hard: int) -> Call:
+        """What the caller was started with may be less."""
+        most = self._most[kind]
         if most != resource.RLIM_INFINITY:
             soft, hard = min(soft, most), min(hard, most)
-        resource.setrlimit(kind, (soft, hard))
+        return partial(resource.setrlimit, kind, (soft, hard))
+
+    def _calls(self, descriptors: int) -> dict[str, list[Call]]:
+        """Of a child, beside its CPU time; by layer, in order, without what is missing."""
+        space = self._space + self.limits.memory
+        identity = [system.no_capabilities(), system.prctl(system.PR_SET_DUMPABLE, 0)]
+        if os.getuid() == 0:
+            identity.insert(0, partial(os.setresuid, NOBODY, NOBODY, NOBODY))
+        calls: dict[str, list[Call]] = {
+            "rlimits": [
+                self._limit(resource.RLIMIT_AS, space, space),
+                # none can be opened: not a file, not a socket
+                self._limit(resource.RLIMIT_NOFILE, descriptors, descriptors),
+                self._limit(resource.RLIMIT_NPROC, 0, 0),
+            ],
+            "identity": identity,
+            # a change of identity unsets it, and so does a fork
+            "privileges": [system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)],
+            "landlock": [] if self._rules is None else self._rules.restrict(),
+            "seccomp": [] if self._filter is None else [self._filter.install()],
+        }
+        return {name: own for name, own in calls.items() if name not in self.missing}
 
 
-def _become_nobody() -> None:
-    """No user that owns anything, where we may choose; no capability in any case."""
+def take_descriptors() -> int:
+    """The zygote's socket, moved away from 0; /dev/null in all places that a child wants."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, RESULTS)
+    os.dup2(null, RULES)
+    connection = os.dup(0)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    if null > RULES:
+        os.close(null)
+    return connection
+
+
+def _limit_for_good() -> None:
+    for kind in _NONE:
+        resource.setrlimit(kind, (0, 0))
+
+
+def _leave_groups() -> None:
+    """The user comes last: only root may choose another, and a child's end is root's to bring about."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
-    nothing = ctypes.create_string_buffer(24)
-    system.syscall(_CAPSET[system.MACHINE], header, nothing)
-    system.prctl(system.PR_SET_DUMPABLE, 0)
-
-
-def _gain_nothing() -> None:
-    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of identity unsets it
-    system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _verify(name: str) -> None:
     """Raises OSError where a layer that has been entered does not keep what it promises."""
-    if name == "rlimits" and resource.getrlimit(resource.RLIMIT_FSIZE) != (0, 0):
+    if name == "rlimits" and any(resource.getrlimit(kind) != (0, 0) for kind in _NONE):
         raise OSError("limits are not kept")
     if name == "identity" and 0 in os.getresuid():
         raise OSError("still root")
+    if name == "identity" and system.capabilities():
+        raise OSError("capabilities are left")
+    if name == "privileges" and not system.gains_nothing():
+        raise OSError("privileges can be gained")
     refusal = {"landlock": errno.EACCES, "seccomp": errno.EPERM}.get(name)
     if refusal is not None:
         try:
@@ -155,15 +207,3 @@ def _verify(name: str) -> None:
             if error.errno == refusal:
                 return
         raise OSError("the root folder can still be opened")
-
-
-_statm = None
-
-
-def virtual_memory() -> int:
-    """Bytes of address space of this process; read once, in the zygote."""
-    global _statm
-    if _statm is None:
-        with open("/proc/self/statm") as file:
-            _statm = int(file.read().split()[0]) * resource.getpagesize()
-    return _statm

@@ -1,63 +1,70 @@
 """The fork server: `python -c "... zygote.main(...)"` with one end of a socket as its standard input.
 
-    request   header {"n", "cpu", "wall", "memory", "limit"}, then n payloads
+    request   the number n of payloads, then n payloads
     answer    n messages, b"+" and a result or b"-" and the reason why there is none
 
 One child runs the payloads of a request in turn. Where one ends the child (by a crash, a limit, a
 forgery), the rest go to a new child. A child writes, for each payload, a secret of sixteen bytes that
 was drawn for it, a length and the result: bytes that a payload writes to the pipe itself are told
-apart, though a payload that searches its interpreter's memory can find the secret.
+apart, though a payload that searches its interpreter's memory can find the secret. A result is written
+before the next payload is looked at, and is out of the reach of that one.
+
+What a child costs is mostly the pages that it and the zygote write to after the fork, each a fault and
+a copy. So the zygote imports little, has everything done once that happens once (`rehearse` of the
+job's module runs the job on payloads of its own), and touches little from one fork to the next.
 """
 
-import ctypes  # noqa: F401 - so that it is there for the layers
 import gc
 import importlib
 import json
 import os
 import select
 import signal
-import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
 
 from tasks.code_execution.sandbox import system
 from tasks.code_execution.sandbox.frames import Channel, Closed
-from tasks.code_execution.sandbox.layers import RESULTS, Layers, virtual_memory
+from tasks.code_execution.sandbox.layers import RESULTS, Layers, Limits, take_descriptors
 
 Job = Callable[[bytes], bytes]
-_HEAD = struct.Struct("<16sI")
-_PATIENCE = 0.02  # seconds between two looks at a child's clocks
+_SECRET, _LENGTH = 16, 4
+_HEAD = _SECRET + _LENGTH  # bytes before a result
+_PATIENCE = 20  # milliseconds between two looks at a child's clocks
+_NAP = 0.001  # seconds in which results of a batch gather, each of which would wake us up
 
 
-def main(job: str, path: list[str], without: list[str]) -> None:
-    """Serves requests until the caller goes away."""
+def main(job: str, path: list[str], without: list[str], limits: str) -> None:
+    """Serves requests until the caller goes away; limits: JSON of the fields of Limits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
-    channel = Channel(socket.socket(fileno=os.dup(0)))
+    die_with_parent = system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+    system.run(die_with_parent)
+    channel = Channel(take_descriptors())
     module, _, function = job.partition(":")
     sys.path[:0] = path
-    run: Job = getattr(importlib.import_module(module), function)
+    work = importlib.import_module(module)
     del sys.path[: len(path)]
     os.environ.clear()
     os.chdir("/")
-    layers = Layers(without)
+    layers = Layers(Limits(**json.loads(limits)), without)
     layers.enter_namespaces()
     if "namespaces" not in layers.missing:
         _become_first_process()
-    zygote = Zygote(run, layers)
+    getattr(work, "rehearse", lambda: None)()
     gc.collect()
     gc.freeze()
+    layers.settle()
+    system.run(die_with_parent)  # again: a fork and a change of identity unset it
+    zygote = Zygote(channel, getattr(work, function), layers)
     layers.missing |= zygote.try_out()
     report = {"active": layers.active, "missing": layers.missing, "python": sys.version.split()[0]}
     try:
         channel.send(json.dumps(report).encode())
-        os.dup2(zygote.null, 2)
+        os.dup2(0, 2)
         while True:
-            header = json.loads(channel.receive())
-            payloads = [channel.receive() for _ in range(header["n"])]
-            zygote.serve(channel, payloads, header)
+            number = int.from_bytes(channel.receive(), "little")
+            zygote.serve([channel.receive() for _ in range(number)])
     except Closed:
         os._exit(0)
 
@@ -66,20 +73,17 @@ def _become_first_process() -> None:
     """A process namespace takes effect in children, and ends with the first of them."""
     pid = os.fork()
     if pid:
-        os.close(0)
         _, status = os.waitpid(pid, 0)
         os._exit(0 if status == 0 else 1)
-    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Zygote:
     """Forks, watches and reaps children, one at a time."""
 
-    def __init__(self, job: Job, layers: Layers):
+    def __init__(self, channel: Channel, job: Job, layers: Layers):
+        self.channel = channel
         self.job = job
         self.layers = layers
-        self.null = os.open("/dev/null", os.O_RDWR)
-        virtual_memory()
 
     def try_out(self) -> dict[str, str]:
         """What does not hold here, found by a child that enters all layers."""
@@ -87,9 +91,8 @@ class Zygote:
         pid = os.fork()
         if not pid:
             try:
-                self.layers.isolate(write, self.null)
-                failed = self.layers.try_out(memory=1 << 28)
-                os.write(RESULTS, json.dumps(failed).encode())
+                self.layers.isolate(write)
+                os.write(RESULTS, json.dumps(self.layers.try_out()).encode())
             finally:
                 os._exit(0)
         os.close(write)
@@ -104,106 +107,109 @@ class Zygote:
             )
         return json.loads(text)
 
-    def serve(self, channel: Channel, payloads: list[bytes], header: dict[str, float]) -> None:
+    def serve(self, payloads: list[bytes]) -> None:
         """Answers every payload."""
-        done = 0
-        while done < len(payloads):
-            child = Child(self, payloads[done:], header)
-            reason = child.watch(channel)
-            done += child.answered
-            if reason is not None and done < len(payloads):
-                channel.send(b"-" + reason.encode())
-                done += 1
+        while payloads:
+            answered, reason = self.run(payloads)
+            payloads = payloads[answered:]
+            if payloads:
+                self.channel.send(b"-" + reason.encode())
+                del payloads[0]
 
-
-class Child:
-    """One fork, from its start to its end."""
-
-    def __init__(self, zygote: Zygote, payloads: list[bytes], header: dict[str, float]):
-        self.header = header
-        self.expected = len(payloads)
-        self.answered = 0
-        self.secrets = [os.urandom(16) for _ in payloads]
-        self.pipe, write = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            _run(zygote, write, payloads, self.secrets, header)
+    def run(self, payloads: list[bytes]) -> tuple[int, str]:
+        """One child: how many payloads it answered, and why not the next."""
+        secrets = os.urandom(_SECRET * len(payloads))
+        calls = self.layers.of_child(len(payloads))
+        pipe, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _run(self, write, calls, payloads, secrets)
         os.close(write)
-        self.clock = (
-            ~self.pid << 3
-        ) | 2  # CPU time of another process, as clock_getcpuclockid makes it
-        self.received = bytearray()
-
-    def watch(self, channel: Channel) -> str | None:
-        """Passes results on until the child ends; the reason where it ended before the last."""
-        poll = select.poll()
-        poll.register(self.pipe, select.POLLIN)
-        wall = time.monotonic() + self.header["wall"]
-        cpu = self.header["cpu"]
-        look = time.monotonic() + _PATIENCE
-        reason = None
+        results = Results(secrets, self.layers.limits.result)
         try:
-            while reason is None:
-                ready = poll.poll(_PATIENCE * 1000)
-                if ready:
-                    data = os.read(self.pipe, 1 << 20)
-                    if not data:
-                        break
-                    self.received += data
-                    before = self.answered
-                    reason = self.pass_on(channel)
-                    if self.answered > before:
-                        wall = time.monotonic() + self.header["wall"]
-                        cpu = self.cpu_time() + self.header["cpu"]
-                now = time.monotonic()
-                if now > look and reason is None:
-                    look = now + _PATIENCE
-                    if self.cpu_time() > cpu:
-                        reason = "it takes too much time"
-                    elif now > wall:
-                        reason = "it waits too long"
+            reason = self.watch(pid, pipe, results)
         finally:
-            os.close(self.pipe)
-            reason = self.end(reason)
-        return None if self.answered == self.expected else reason
+            # one that ends by itself has its status already; one that only closed the pipe goes on
+            os.kill(pid, signal.SIGKILL)
+            os.close(pipe)
+            _, status = os.waitpid(pid, 0)
+        return results.number, reason or _end(status)
 
-    def pass_on(self, channel: Channel) -> str | None:
-        """Sends whole results to the caller; a reason to end the child where they are none."""
-        while self.answered < self.expected:
-            if len(self.received) < _HEAD.size:
-                return None
-            secret, length = _HEAD.unpack_from(self.received)
-            if secret != self.secrets[self.answered]:
-                return "it forges its result"
-            if length > self.header["limit"]:
-                return "its result is too long"
-            if len(self.received) < _HEAD.size + length:
-                return None
-            result = bytes(self.received[_HEAD.size : _HEAD.size + length])
-            del self.received[: _HEAD.size + length]
-            self.answered += 1
-            channel.send(b"+" + result)
-        return None
+    def watch(self, pid: int, pipe: int, results: "Results") -> str | None:
+        """Passes results on until the child ends, or has to be ended for the reason given."""
+        limits = self.layers.limits
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        start, spent = time.monotonic(), 0.0
+        while True:
+            if poll.poll(_PATIENCE):
+                data = os.read(pipe, 1 << 16)
+                if not data:
+                    return None
+                messages = results.take(data)
+                if messages:
+                    self.channel.send(*messages)
+                if results.reason or results.all:
+                    return results.reason
+                if messages:
+                    start, spent = time.monotonic(), _cpu_time(pid)
+                    time.sleep(_NAP)
+                    continue
+            if _cpu_time(pid) - spent > limits.cpu:
+                return "it takes too much time"
+            if time.monotonic() - start > limits.wall:
+                return "it waits too long"
 
-    def cpu_time(self) -> float:
-        try:
-            return time.clock_gettime(self.clock)
-        except OSError:  # it has just ended, or this kernel has no such clock: RLIMIT_CPU is there
-            return 0.0
 
-    def end(self, reason: str | None) -> str:
-        """Kills the child where it still runs; what to say of it."""
-        finished = self.answered == self.expected
-        if reason is not None or finished:
-            os.kill(self.pid, signal.SIGKILL)
-        _, status = os.waitpid(self.pid, 0)
-        if reason is not None:
-            return reason
-        if os.WIFSIGNALED(status):
-            return _SIGNALS.get(os.WTERMSIG(status), "it is killed by a signal")
-        if os.WEXITSTATUS(status) == _NOT_CLOSED:
-            return "the sandbox could not be closed"
-        return "it ends the process"
+class Results:
+    """What a child writes.
+
+    number: results that were whole and had their secret.
+    all: there is nothing more to come.
+    reason: why the next is none.
+    """
+
+    def __init__(self, secrets: bytes, limit: int):
+        self.secrets = secrets
+        self.limit = limit
+        self.number = 0
+        self.reason: str | None = None
+        self._waiting = b""
+
+    @property
+    def all(self) -> bool:
+        return self.number * _SECRET == len(self.secrets)
+
+    def take(self, data: bytes) -> list[bytes]:
+        """The results that are whole now, each marked as one."""
+        waiting = self._waiting + data if self._waiting else data
+        found = []
+        at = 0
+        while len(waiting) - at >= _HEAD and not self.all:
+            secret = self.number * _SECRET
+            start = at + _HEAD
+            length = int.from_bytes(waiting[start - _LENGTH : start], "little")
+            if waiting[at : at + _SECRET] != self.secrets[secret : secret + _SECRET]:
+                self.reason = "it forges its result"
+                break
+            if length > self.limit:
+                self.reason = "its result is too long"
+                break
+            if len(waiting) - start < length:
+                break
+            at = start + length
+            found.append(b"+" + waiting[start:at])
+            self.number += 1
+        self._waiting = waiting[at:]
+        return found
+
+
+def _cpu_time(pid: int) -> float:
+    """CPU time of another process, by its clock as clock_getcpuclockid makes it."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:  # it has just ended, or this kernel has no such clock: RLIMIT_CPU is there
+        return 0.0
 
 
 _NOT_CLOSED = 86
@@ -217,24 +223,29 @@ _SIGNALS: dict[int, str] = {
 }
 
 
+def _end(status: int) -> str:
+    """What to say of a child that ended by itself."""
+    if os.WIFSIGNALED(status):
+        return _SIGNALS.get(os.WTERMSIG(status), "it is killed by a signal")
+    if os.WEXITSTATUS(status) == _NOT_CLOSED:
+        return "the sandbox could not be closed"
+    return "it ends the process"
+
+
 def _run(
-    zygote: Zygote,
-    results: int,
-    payloads: list[bytes],
-    secrets: list[bytes],
-    header: dict[str, float],
+    zygote: Zygote, results: int, calls: list[system.Call], payloads: list[bytes], secrets: bytes
 ) -> None:
     """The child: gives everything up, runs its payloads, ends without cleaning up."""
     try:
-        zygote.layers.isolate(results, zygote.null)
-        seconds = int(header["cpu"] * len(payloads)) + 2
-        zygote.layers.close(memory=int(header["memory"]), cpu_seconds=seconds)
+        zygote.layers.isolate(results)
+        system.run(*calls)
     except BaseException:
         os._exit(_NOT_CLOSED)
     try:
-        for payload, secret in zip(payloads, secrets):
+        for number, payload in enumerate(payloads):
             result = zygote.job(payload)
-            message = _HEAD.pack(secret, len(result)) + result
+            secret = secrets[_SECRET * number : _SECRET * (number + 1)]
+            message = secret + len(result).to_bytes(_LENGTH, "little") + result
             while message:
                 message = message[os.write(RESULTS, message) :]
     finally:
