@@ -10,11 +10,10 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torchmetrics import SumMetric
 
 from tasks.optim import AdamW, Budget, schedule_lambda
-from tasks.processes import FullySharded
+from tasks.processes import FullySharded, clip_gradients, data_share
 
 
 class Task(lightning.LightningModule):
@@ -41,7 +40,9 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         # Loss scaling (fp16) must see the gradients before they are clipped; fused AdamW unscales them.
-        fused = self.trainer.precision != "16-mixed"
+        # Nor does it know parameters on several meshes of processes.
+        cut = getattr(self.trainer.strategy, "tensor_parallel", 1) > 1
+        fused = self.trainer.precision != "16-mixed" and not cut
         optimizer = self.optim.optimizer(self.trained, fused=fused)
         factor = schedule_lambda(self.optim.schedule, self.budget, lambda: self.train_seconds)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -58,14 +59,13 @@ class Task(lightning.LightningModule):
     ) -> None:
         """Clips the norm of all gradients together, and remembers what it was."""
         limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
-        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.grad_norm = clip_gradients(self.parameters(), limit)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draws dropout from (seed, batch, rank) alone, so that a resumed run draws the same."""
         if self._draws:
             micro = self.trainer.fit_loop.total_batch_idx
-            torch.manual_seed(hash((self.seed, micro, self.global_rank)) & (2**63 - 1))
+            torch.manual_seed(hash((self.seed, micro, data_share(self.trainer)[0])) & (2**63 - 1))
 
     @property
     def _draws(self) -> bool:

@@ -18,6 +18,8 @@ class LanguageModeling(Task):
 
     def __init__(self, **shared: Any):
         super().__init__(**shared)
+        # What a subclass measures besides may want whole layers, or read data by its rank.
+        self.tensor_parallel = type(self) is LanguageModeling
         self.means = nn.ModuleDict({"val_means": TokenMeans(), "test_means": TokenMeans()})
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from tasks.checkpoints import AtomicCheckpointIO, check_shapes, newest_whole, re
 from tasks.environment import resolve_precision
 from tasks.metrics_file import MetricsFile
 from tasks.optim import Budget
-from tasks.processes import check_launcher, load_weights
+from tasks.processes import check_processes, data_share, load_weights
 from tasks.run_folder import read_json, say, write_config, write_json
 from zoo.flops import parameters_by_part, peak_flops, training_flops
 from zoo.load import build
@@ -60,8 +60,8 @@ def run(config: dict[str, Any], folder: Path, *, continued: bool) -> dict[str, A
     if state is not None and path is not None:
         check_shapes(state, model, path)
     trainer = _trainer(config, folder, None if state is None else state["global_step"])
-    check_launcher(trainer)
     task = _task(config, model, trainer)
+    check_processes(trainer, task)
     if trainer.is_global_zero:
         write_config(folder, config)
         tokenizer.save(folder / "tokenizer")
@@ -125,7 +125,7 @@ def _task(config: dict[str, Any], model: torch.nn.Module, trainer: lightning.Tra
         tokens_per_step=data["batch_size"]
         * config["model"]["context_length"]
         * trainer.accumulate_grad_batches
-        * trainer.world_size,
+        * data_share(trainer)[1],
         default_tokens=config["default_tokens"],
         max_steps=config.get("max_steps"),
         max_tokens=config.get("max_tokens"),

@@ -7,10 +7,12 @@ one leaves is what another command's placeholder stands for.
 
 import contextlib
 import glob
+import itertools
 import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -101,9 +103,9 @@ class Desk:
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
         """Within it this process is at the desk."""
-        known = {name: os.environ.get(name) for name in ("ZOO_RUNS", "ZOO_CACHE")}
+        known = {name: os.environ.get(name) for name in ("ZOO_RUNS", "ZOO_CACHE", "PYTHONPATH")}
         os.environ.pop("ZOO_RUNS", None)
-        os.environ["ZOO_CACHE"] = str(self.cache)
+        os.environ |= {"ZOO_CACHE": str(self.cache), "PYTHONPATH": str(ROOT)}
         arguments, path = sys.argv, list(sys.path)
         try:
             with contextlib.chdir(self.folder):
@@ -137,6 +139,9 @@ class Desk:
         arguments = merged(command.arguments, self.small(command))
         globs = (glob.glob(argument, root_dir=self.folder) or [argument] for argument in arguments)
         arguments = [found for some in globs for found in some]
+        for option, name in itertools.pairwise(arguments):
+            if option == "--output" and (self.folder / name).is_dir():  # several write to "O"
+                shutil.rmtree(self.folder / name)
         before = set(run_folders(self.folder))
         start = _start_apart if apart else execute
         with self.here():
@@ -184,8 +189,7 @@ def execute(command: Command, arguments: list[str]) -> int:
 
 def _start_apart(command: Command, arguments: list[str]) -> int:
     start = ["-m", command.module] if command.module else [str(ROOT / "train.py")]
-    places = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = dict(os.environ, PYTHONPATH=places, OMP_NUM_THREADS="1")
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
     return subprocess.run([sys.executable, *start, *arguments], env=environment).returncode
 
 

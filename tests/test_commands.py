@@ -36,6 +36,7 @@ ELSEWHERE = {
     "python train.py model=xpos size=small trainer=gpu data.batch_size=16 max_tokens=300000000 compile=true": GPU,
     "python train.py model=xpos size=medium trainer=fsdp trainer.devices=8 trainer.num_nodes=2": SLURM,
     "python train.py model=xpos size=medium trainer=fsdp trainer.devices=8 data.batch_size=8": GPU,
+    "python train.py model=xpos size=large trainer=tensor_parallel trainer.strategy.tensor_parallel=4 trainer.devices=8": GPU,
     "python train.py model=xpos size=large trainer=fsdp trainer.devices=8 trainer.num_nodes=4 hydra.run.dir=runs/large": SLURM,
     "python train.py -m model=rope,xpos seed=0,1,2 hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1": SLURM,
     "python -m zoo.evaluate my_run --tasks lambada_openai,hellaswag --limit 100": HUB,
@@ -101,7 +102,7 @@ SMALL = [
     (r"experiment=myopia_mul", "seed=0 model.context_length=9"),
     (r"myopia\.bench", "--rounds=1 --memory-rounds=1 --length=64"),
     (r"experiment=picl", PICL),
-    (r"experiment=picl$", "task=picl,picl_extralm seed=0"),
+    (r"train.*experiment=picl$", "task=picl,picl_extralm seed=0"),
     (r"task=picl|stages", RETRIEVER),
     (r"data=text.*picl|picl.*data=text", "model.context_length=512 task.groups.longest=null"),
     (r"picl\.heldout", "--seeds=0 --steps=2 --rows=20 -k=2"),
@@ -146,7 +147,8 @@ MADE_BY = {
     "tasks/time_vectors/README.md": {
         "SWEEP_FOLDER": NEWS_SWEEP,
         "LM_SWEEP": OWN_NEWS,
-        "RUN_FOLDER": (OWN_NEWS, "0"),
+        "RUN_FOLDER": "python train.py task=time_vectors data=dated data.path=FILE.jsonl data.first=2015 "
+        "data.every=2 data.period=base",
         "TASK_SWEEP": next((c.text for c in COMMANDS if "LM_SWEEP '" in c.text), ""),
         **{name: (NEWS_SWEEP, "0") for name in ("B",)},
         **{name: (NEWS_SWEEP, "1") for name in ("M", "M1", "LM_2012")},

@@ -22,6 +22,7 @@ from tasks.data.packing import PackedDataset
 from tasks.data.tokenizers import Tokenizer
 from tasks.data.tokens import prepare_tokenizer, prepare_tokens
 from tasks.errors import UserError
+from tasks.processes import data_share
 
 
 class TextData(lightning.LightningDataModule):
@@ -205,7 +206,7 @@ class TextData(lightning.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        return data_share(self.trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: nothing but where in the order training is."""

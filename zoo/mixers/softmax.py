@@ -55,11 +55,14 @@ class SoftmaxAttention(nn.Module):
         return drop(out_BTC, self.dropout, self.training) if self.dropout else out_BTC
 
     def heads(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Projects to q (B, H, T, D) and k, v (B, G, T, D), as views of one product."""
-        B, T, _ = x_BTC.shape
-        H, G, D = self.num_heads, self.num_kv_heads, self.head_dim
-        parts = self.qkv(x_BTC).view(B, T, H + 2 * G, D).transpose(1, 2)
-        q, k, v = parts.split((H, G, G), dim=1)
+        """Projects to q (B, H, T, D) and k, v (B, G, T, D), as views of one product.
+
+        Where that is cut over processes (tasks/tensor_parallel.py), to this one's share of the heads.
+        """
+        H, G = self.num_heads, self.num_kv_heads
+        parts = self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        share = (H + 2 * G) // parts.shape[1]
+        q, k, v = parts.split((H // share, G // share, G // share), dim=1)
         return q, k, v
 
     def mix(
