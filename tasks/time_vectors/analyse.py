@@ -54,7 +54,7 @@ def analyse(study: Study, *, quick: bool = False, lm: Study | None = None) -> di
         "tokens_per_period": study.data.equal_tokens,
         "grid": grid,
         "misalignment": misalignment(scores),
-        "cosines": {"all": cosines} | {g: study.cosines(g) for g in study.groups()},
+        "cosines": {"all": cosines},
         "norms": [float(study.vector(label).norm()) for label in study.labels],
         "overlap": words,
         "correlation": {
@@ -85,6 +85,7 @@ def analyse(study: Study, *, quick: bool = False, lm: Study | None = None) -> di
         found["analogy"] = analogy(lm, study)
     if quick:
         return found
+    found["cosines"] |= {group: study.cosines(group) for group in study.groups()}
     found["soups"] = analyses.soups(study)
     found["swaps"] = analyses.swaps(study)
     if len(study.labels) >= 4:

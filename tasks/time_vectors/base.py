@@ -15,6 +15,7 @@ from tasks.errors import UserError
 from tasks.run_folder import read_json, say
 from tasks.time_vectors.cut import BASE
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep's runs each read many configs
 PATIENCE = 15.0  # seconds that a sweep's first runs get to appear
 
 
@@ -46,7 +47,7 @@ def find_base(folder: Path, seed: int, period: str = BASE) -> Path:
 
 def _search(folder: Path, seed: int, period: str) -> Path | None:
     for path in sorted(folder.glob("*/config.yaml")):
-        config = yaml.safe_load(path.read_text()) or {}
+        config = yaml.load(path.read_text(), Loader=LOADER) or {}
         data = config.get("data") or {}
         if (str(data.get("period")), config.get("seed")) == (period, seed):
             return path.parent

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from tasks.data.packing import PackedDataset
@@ -205,11 +204,11 @@ def find_studies(folder: Path, *, base: Path | None = None) -> list[Study]:
     if base is not None:
         least = 1
         if (base / "config.yaml").is_file():
-            seeds = {seed: {BASE: base, **runs} for seed, runs in seeds.items()}
+            seeds = {seed: {**runs, BASE: base} for seed, runs in seeds.items()}
         else:
             bases = _runs(base)
             seeds = {
-                seed: {BASE: bases[seed][BASE], **runs}
+                seed: {**runs, BASE: bases[seed][BASE]}
                 for seed, runs in seeds.items()
                 if BASE in bases.get(seed, {})
             }
@@ -236,8 +235,7 @@ def _runs(folder: Path) -> dict[int, dict[str, Path]]:
     for path in sorted(folder.glob("*/config.yaml")):
         results = read_json(path.parent / "results.json")
         if "period" in results:
-            seed = (yaml.safe_load(path.read_text()) or {}).get("seed", 0)
-            seeds.setdefault(seed, {})[results["period"]] = path.parent
+            seeds.setdefault(results["seed"], {})[results["period"]] = path.parent
     return seeds
 
 

@@ -12,12 +12,15 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, nano
-from hydra.core.global_hydra import GlobalHydra
+from test_conf import composed
 
+from tasks import run_folder
 from tasks.environment import hardware
 from tasks.errors import UserError
+from tasks.run import run
 from tasks.time_vectors import analyses, options
 from tasks.time_vectors.adapters import Adapter
+from tasks.time_vectors.analyse import analyse
 from tasks.time_vectors.analyse import main as analyse_main
 from tasks.time_vectors.arithmetic import combine
 from tasks.time_vectors.base import find_base
@@ -38,6 +41,7 @@ SMALL = (
     "data.corpus.topics=4",
     "data.max_eval_tokens=400",
     "data.batch_size=8",
+    "max_steps=8",
     "model.context_length=32",
     "model.width=32",
     "optim.lr=3e-3",
@@ -47,27 +51,32 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory) -> tuple[Path, Path]:
-    """Language models of four years with every control, and from their base a classifier of two."""
+    """Language models of four years with every control, and from their base a classifier of two.
+
+    As `train.py -m` leaves them, but composed once, which costs more than tuning.
+    """
     root = tmp_path_factory.mktemp("sweeps")
     lm, task = root / "runs" / "lm", root / "runs" / "task"
-    periods = "data.period=base,p1,p2,p3,p4,all,s1,s2,o1,o2"
-    launch(root, *SMALL, f"hydra.sweep.dir={lm}", periods, "max_steps=8")
-    template = "data.template='{text} => {section}'"
-    tuned = ("data.period=p1,p2", f"task.base={lm}", template, "max_steps=40")
-    launch(root, *SMALL, f"hydra.sweep.dir={task}", *tuned)
+    named = {a.split("=")[0] for a in SMALL}
+    others = [a for a in nano(root, None) if a.split("=")[0] not in named]
+    whole = composed(*SMALL, *others, "data.period=base", f"task.base={lm}")
+    config = run_folder.plain(whole)
+    for period in ("base", "p1", "p2", "p3", "p4", "all", "s1", "s2", "o1", "o2"):
+        tune(config, lm / period, period)
+    for period in ("p1", "p2"):
+        tune(config, task / period, period, template="{text} => {section}")
     return lm, task
 
 
-def launch(root: Path, *arguments: str) -> None:
-    """`train.py -m` in this process, for all tests of the file."""
-    import train
-
-    GlobalHydra.instance().clear()
-    named = {a.split("=")[0] for a in arguments}
-    others = [a for a in nano(root, None) if a.split("=")[0] not in named]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(ROOT / "train.py"), "-m", *arguments, *others])
-        train.main()
+def tune(config: dict, folder: Path, period: str, **data: str) -> None:
+    """One run of a sweep; `composed` puts every folder into "somewhere"."""
+    config = json.loads(json.dumps(config).replace("somewhere", str(folder)))
+    config["data"] |= {"period": period, **data}
+    config["task"]["period"] = period
+    folder.mkdir(parents=True)
+    status = run_folder.Status(folder, continued=False, choices={}, overrides=[])
+    run(config, folder, continued=False)
+    status.end("finished")
 
 
 def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweeps, capfd):
@@ -84,9 +93,9 @@ def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweeps, capfd):
     assert found["interpolation"]["end_error"] <= 1e-6
     lines = (sweep / "evaluations.jsonl").read_text().splitlines()
     assert len({json.loads(line)["key"] for line in lines}) == len(lines)
-    assert analyse_main([str(sweep)]) == 0
-    assert (sweep / "evaluations.jsonl").read_text().splitlines() == lines
     assert "time_vectors.html" in capfd.readouterr().out
+    analyse(find_studies(sweep)[0])
+    assert (sweep / "evaluations.jsonl").read_text().splitlines() == lines
 
     # A half-written line of a killed process costs that one evaluation.
     (sweep / "evaluations.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
@@ -222,12 +231,10 @@ def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
     assert other.data.tokenizer.fingerprint == study.data.tokenizer.fingerprint
 
 
-def test_lora_leaves_an_adapter_that_says_what_changed(train):
-    base = train(*SMALL, "data.period=base", "max_steps=2", data=False).folder
+def test_lora_leaves_an_adapter_that_says_what_changed(train, sweeps):
+    base = sweeps[0] / "base"
     lora = "+task.lora={_target_: tasks.time_vectors.lora.LoRA, rank: 2, alpha: 8}"
-    tuned = train(
-        *SMALL, "data.period=p2", f"task.base={base}", "max_steps=4", lora.lstrip("+"), data=False
-    )
+    tuned = train(*SMALL, "data.period=p2", f"task.base={base}", lora.lstrip("+"), data=False)
     assert tuned.code == 0, tuned.err
     before, after = (
         load_run(f, checkpoint="last").model.state_dict() for f in (base, tuned.folder)
@@ -240,7 +247,8 @@ def test_lora_leaves_an_adapter_that_says_what_changed(train):
         torch.testing.assert_close(
             after[name] - before[name], torch.from_numpy(left @ right), atol=1e-6, rtol=1e-4
         )
-    again = train(*SMALL, f"ckpt={tuned.folder}", "max_steps=6", "data.period=p2",
+    longer = [s for s in SMALL if not s.startswith("max_steps")]
+    again = train(*longer, f"ckpt={tuned.folder}", "max_steps=9", "data.period=p2",
                   f"task.base={base}", lora.lstrip("+"), data=False)  # fmt: skip
     assert again.code == 0, again.err
     assert torch.equal(
@@ -256,13 +264,11 @@ def test_lora_leaves_an_adapter_that_says_what_changed(train):
         (["data.period=p1", "task.base=BASE", "model.width=64"], "holds another model"),
     ],
 )
-def test_what_cannot_start_is_said_in_a_line(train, tmp_path, overrides, line):
-    if "task.base=BASE" in overrides:
-        base = train(*SMALL, "data.period=base", "max_steps=1", data=False).folder
-        overrides = [o.replace("BASE", str(base)) for o in overrides]
+def test_what_cannot_start_is_said_in_a_line(train, sweeps, overrides, line):
+    overrides = [o.replace("BASE", str(sweeps[0] / "base")) for o in overrides]
     small = [s for s in SMALL if s.split("=")[0] not in {o.split("=")[0] for o in overrides}]
-    run = train(*small, *overrides, "max_steps=1", data=False)
-    assert run.code == 2 and line in run.err
+    refused = train(*small, *overrides, data=False)
+    assert refused.code == 2 and line in refused.err
 
 
 def test_a_base_is_waited_for_while_it_is_going_and_no_longer(tmp_path):

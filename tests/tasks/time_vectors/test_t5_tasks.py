@@ -89,7 +89,7 @@ def test_a_t5_from_a_folder_gives_the_matrix_of_macro_f1(train, tmp_path, pretra
     """Rows are trained, columns evaluated: each year's model reads its own labels right and the other
     year's wrong, by the likelihood of the labels and by what is written alike."""
     folder = tmp_path / "runs" / "sweeps" / "t5"
-    done = sweep(train, folder, pretrained["1.0"], dated, "text: {text}{label}", "label", 60)
+    done = sweep(train, folder, pretrained["1.0"], dated, "text: {text}{label}", "label", 45)
     assert done.code == 0, done.err
     found = json.loads((folder / "time_vectors.json").read_text())["seeds"][0]
     likeliest, written = found["task"]
