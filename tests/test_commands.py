@@ -111,6 +111,7 @@ SMALL = [
     (r"picl\.bench", "--paragraphs=1000 --layers=0 --width=16"),
     (r"train.*time_vectors", NEWS),
     (r"train.*experiment=time_vectors", "seed=0 data.period=base,p1,p2,all"),
+    (r"train.*experiment=time_vectors_task", "data.period=p1,p2"),
     (r"train.*time_vectors(?!.*data=)", "data.corpus.documents_per_month=20"),
     (r"=code_execution", "data.records.singleline=60 data.records.tutorial=60 data.records.codenet=40"),
     (r"=code_execution", "max_steps=6 model.context_length=320 data.max_val_items=4 data.max_test_items=4"),

@@ -11,16 +11,15 @@ The variants are named by their data: `curriculum`, `without curriculum`, `only 
 model as it was when stage K ended is `after stage K`.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from tasks.after_sweep import AfterSweep
 from tasks.code_execution.constructs import CONSTRUCTS
 from tasks.code_execution.formats import SETS
 from tasks.code_execution.picture import draw
@@ -256,8 +255,14 @@ def measure_downstream(folder: Path) -> None:
             measure(run.folder)
 
 
-class Findings(Callback):
-    """Hydra callback: measures the downstream uses and writes the page when the last job has ended."""
+class Findings(AfterSweep):
+    """Measures the downstream uses and writes the page when the last job has ended."""
+
+    name = "findings"
+    description = "What a sweep of task=code_execution found."
+
+    def judge(self, folder: Path) -> None:
+        print(f"findings: {judge(folder)}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -272,20 +277,7 @@ class Findings(Callback):
                     say(f"findings: {written}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.code_execution.findings",
-        description="What a sweep of task=code_execution found.",
-    )
-    parser.add_argument("folder", type=Path, help="sweep folder")
-    given = parser.parse_args(arguments)
-    try:
-        print(f"findings: {judge(given.folder)}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = Findings.main
 
 
 if __name__ == "__main__":

@@ -16,22 +16,17 @@ same L/N, where it printed one.
 Writes orderings.md and extrapolation.png (the shape of Table 2) into the sweep's folder.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
+from tasks.after_sweep import AfterSweep
 from tasks.extrapolation.findings import FLAT
 from tasks.extrapolation.picture import plot_sweep
 from tasks.extrapolation.sweep import Sweep, read_sweep
 from tasks.extrapolation.tables import perplexity_table, properties_table, resolution_table
-from tasks.run_folder import say
 from zoo.report.stats import Difference, difference
 
 BROKEN = 1.10
@@ -204,30 +199,17 @@ def judge(folder: Path) -> list[Ordering]:
     return found
 
 
-class Orderings(Callback):
-    """Hydra callback: judges a sweep when its last job has ended."""
+class Orderings(AfterSweep):
+    """Judges a sweep when its last job has ended."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            judge(Path(config.hydra.sweep.dir))
-        except ValueError as error:
-            say(f"orderings: {error}")
+    name = "orderings"
+    description = "Whether the LeX paper's orderings hold in a sweep of task=extrapolation."
+
+    def judge(self, folder: Path) -> None:
+        judge(folder)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.extrapolation.orderings",
-        description="Whether the LeX paper's orderings hold in a sweep of task=extrapolation.",
-    )
-    parser.add_argument("folder", type=Path, help="sweep folder")
-    given = parser.parse_args(arguments)
-    try:
-        judge(given.folder)
-    except (ValueError, OSError) as error:
-        print(f"orderings: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = Orderings.main
 
 
 if __name__ == "__main__":

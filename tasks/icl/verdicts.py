@@ -6,17 +6,12 @@ critique asks for are the untrained network (Deutch et al. 2023), and other demo
 has the same form and another content. Writes icl.md and icl.png into the sweep's folder.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
+from tasks.after_sweep import AfterSweep
 from tasks.icl.picture import plot_sweep
-from tasks.run_folder import say
 from zoo.report.runs import find_runs
 from zoo.report.stats import Difference, difference, mean_interval
 from zoo.report.variants import Variant, group
@@ -152,29 +147,17 @@ def judge(folder: Path) -> Path:
     return written
 
 
-class Verdicts(Callback):
-    """Hydra callback: judges a sweep when its last job has ended."""
+class Verdicts(AfterSweep):
+    """Judges a sweep when its last job has ended."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            judge(Path(config.hydra.sweep.dir))
-        except ValueError as error:
-            say(f"verdicts: {error}")
+    name = "verdicts"
+    description = "What held of in-context learning as gradient descent in a sweep of task=icl."
+
+    def judge(self, folder: Path) -> None:
+        judge(folder)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.icl.verdicts",
-        description="What held of in-context learning as gradient descent in a sweep of task=icl.",
-    )
-    parser.add_argument("folder", type=Path, help="sweep folder")
-    try:
-        judge(parser.parse_args(arguments).folder)
-    except (ValueError, OSError) as error:
-        print(f"verdicts: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = Verdicts.main
 
 
 if __name__ == "__main__":

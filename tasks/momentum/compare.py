@@ -10,18 +10,13 @@ Of a sweep over `arm` and `seed`, against the arm `plain` (eta 0), for each meas
 A gain is distinguishable where the interval lies on the better side of 0. Writes momentum.md.
 """
 
-import argparse
 import math
 import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
-from tasks.run_folder import say
+from tasks.after_sweep import AfterSweep
 from zoo.report.runs import find_runs
 from zoo.report.stats import Difference, difference, mean_interval
 from zoo.report.variants import Variant, group
@@ -121,29 +116,17 @@ def judge(folder: Path) -> Path:
     return written
 
 
-class Compare(Callback):
-    """Hydra callback: compares the arms when the last job of a sweep has ended."""
+class Compare(AfterSweep):
+    """Compares the arms when the last job of a sweep has ended."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            judge(Path(config.hydra.sweep.dir))
-        except ValueError as error:
-            say(f"momentum: {error}")
+    name = "momentum"
+    description = "Momentum against plain attention in a sweep over arm and seed."
+
+    def judge(self, folder: Path) -> None:
+        judge(folder)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.momentum.compare",
-        description="Momentum against plain attention in a sweep over arm and seed.",
-    )
-    parser.add_argument("folder", type=Path, help="sweep folder")
-    try:
-        judge(parser.parse_args(arguments).folder)
-    except (ValueError, OSError) as error:
-        print(f"momentum: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = Compare.main
 
 
 if __name__ == "__main__":

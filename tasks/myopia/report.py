@@ -15,9 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
+from tasks.after_sweep import AfterSweep
 from tasks.errors import UserError
 from tasks.myopia.arms import Arm, read_arms
 from tasks.myopia.gaps import Gap, context_bins, gap, label
@@ -35,20 +33,19 @@ COLUMNS = (  # shown where they were measured, besides those of the last layer
 MYOPIC = ("hidden", "kv")
 
 
-class Report(Callback):
-    """Hydra callback: writes the report when a sweep has ended.
+class Report(AfterSweep):
+    """Writes the report when a sweep has ended.
 
     by: keys that hold a condition to compare within; those after the first follow from it.
     """
 
+    name = "error"
+
     def __init__(self, *, by: list[str] | None = None):
         self.by = list(by or [])
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            say(f"report: {write_report([Path(config.hydra.sweep.dir)], by=self.by)}")
-        except (UserError, ValueError) as error:
-            say(f"error: {error}")
+    def judge(self, folder: Path) -> None:
+        say(f"report: {write_report([folder], by=self.by)}")
 
 
 def write_report(folders: list[Path], *, by: Collection[str] = ()) -> Path:

@@ -10,18 +10,13 @@ Three tables, each value a mean with its 95% interval (Student's t) over the see
 Writes picl.md and picl.png into the sweep's folder. A way is named by its `task=`.
 """
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
+from tasks.after_sweep import AfterSweep
 from tasks.picl.plots import plot_arms
-from tasks.run_folder import say
 from zoo.report.runs import find_runs
 from zoo.report.stats import Estimate, difference, mean_interval
 
@@ -149,30 +144,17 @@ def judge(folder: Path) -> str:
     return text
 
 
-class Verdict(Callback):
-    """Hydra callback: judges a sweep when its last job has ended."""
+class Verdict(AfterSweep):
+    """Judges a sweep when its last job has ended."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            print(judge(Path(config.hydra.sweep.dir)))
-        except ValueError as error:
-            say(f"picl: {error}")
+    name = "picl"
+    description = "Retrieval and in-context accuracy of a sweep over task=picl and its baselines."
+
+    def judge(self, folder: Path) -> None:
+        print(judge(folder))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.picl.verdict",
-        description="Retrieval and in-context accuracy of a sweep over task=picl and its baselines.",
-    )
-    parser.add_argument("folder", type=Path, help="sweep folder")
-    given = parser.parse_args(arguments)
-    try:
-        print(judge(given.folder))
-    except (ValueError, OSError) as error:
-        print(f"picl: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = Verdict.main
 
 
 if __name__ == "__main__":
