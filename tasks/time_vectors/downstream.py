@@ -1,6 +1,6 @@
 """Time vectors of a labelled task, and the analogy that moves them to another period (their Fig. 7).
 
-    python -m tasks.time_vectors.downstream LM_SWEEP TASK_SWEEP
+    python -m tasks.time_vectors.downstream LM_SWEEP TASK_SWEEP      analogy.json and .png in the latter
 
     theta(k) = theta_base + a1 tau_task(j) + a2 tau_lm(k) - a3 tau_lm(j)
 
@@ -23,6 +23,7 @@ import torch
 from tasks.errors import UserError
 from tasks.run_folder import write_json
 from tasks.time_vectors.labelled import Judge
+from tasks.time_vectors.pictures import analogy_picture
 from tasks.time_vectors.study import Study, find_studies
 from tasks.time_vectors.tables import analogy_table
 
@@ -116,7 +117,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"time vectors: {error}", file=sys.stderr)
         return 2
     write_json(given.task / "analogy.json", {"seeds": seeds})
-    show([{"analogy": found} for found in seeds])
+    each = [{"analogy": found} for found in seeds]
+    (given.task / "analogy.png").write_bytes(analogy_picture(each)[1])
+    show(each)
     return 0
 
 

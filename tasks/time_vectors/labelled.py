@@ -7,6 +7,7 @@
 Decoders go on with the text; T5 (data.examples) reads it and writes the answer.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Judge:
 
     def __init__(self, study: Study, *, limit: int = 200):
         self.study, self.limit = study, limit
+        self._encode = lru_cache(maxsize=1 << 14)(self._ids)
         self.template = study.data.template
         if self.template is None:
             raise UserError("data.template: the runs of the task have none; see downstream.py")
@@ -77,7 +79,7 @@ class Judge:
         best = torch.cat(scores).reshape(len(texts), len(self.labels)).argmax(1)
         return [self.labels[i] for i in best]
 
-    def _encode(self, text: str) -> Tensor:
+    def _ids(self, text: str) -> Tensor:
         return torch.from_numpy(self.study.data.tokenizer.encode(text).astype(np.int64))
 
     def _continue(self, pairs: list[tuple[str, str]]) -> dict[str, Tensor]:

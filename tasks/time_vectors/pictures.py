@@ -79,7 +79,7 @@ def pictures(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
         found.append((caption, figures.path(points, drawn["groups"], title=name)))
     for name, draw in (
         ("task", _task),
-        ("analogy", _analogy),
+        ("analogy", lambda seeds: [analogy_picture(seeds)]),
         ("online", _online),
         ("floor", _floor),
         ("calendar", _calendar),
@@ -135,7 +135,8 @@ def _task(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
     return found
 
 
-def _analogy(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
+def analogy_picture(seeds: list[dict[str, Any]]) -> tuple[str, bytes]:
+    """(caption, PNG): a line a kind of model, over the periods that the task was taken to."""
     each = [s["analogy"] for s in seeds]
     targets = analogy_targets(each[0])
     lines = {
@@ -155,7 +156,7 @@ def _analogy(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
         f"The task's model of {each[0]['source']} on later periods: as it is, and with the language "
         "models' vectors; coefficients are chosen on half of the documents, scored on the others."
     )
-    return [(caption, picture)]
+    return caption, picture
 
 
 def _online(seeds: list[dict[str, Any]]) -> list[tuple[str, bytes]]:

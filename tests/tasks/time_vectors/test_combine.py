@@ -208,13 +208,21 @@ def test_shards_go_in_and_out(three, tmp_path):
     assert (tmp_path / "from_shards.safetensors").stat().st_size > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_interrupted_it_leaves_nothing(tmp_path, number):
-    size = 40_000_000
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> tuple[Path, Path]:
+    """Two files that take a while."""
+    folder = tmp_path_factory.mktemp("large")
     for name in "bc":
-        save_file({"w": torch.full((size,), ord(name) / 3)}, tmp_path / f"{name}.safetensors")
-    before = sorted(tmp_path.iterdir())
-    arguments = ["--base", "b.safetensors", "--term=0.3=c.safetensors", "--output", "o.safetensors"]
+        w = torch.full((40_000_000,), ord(name) / 3)
+        save_file({"w": w}, folder / f"{name}.safetensors")
+    return folder / "b.safetensors", folder / "c.safetensors"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_interrupted_it_leaves_nothing(tmp_path, large, number):
+    b, c = large
+    before = sorted(b.parent.iterdir())
+    arguments = ["--base", str(b), f"--term=0.3={c}", "--output", "o.safetensors"]
     command = [sys.executable, "-m", "tasks.time_vectors.arithmetic", "combine", *arguments]
     process = subprocess.Popen(
         [*command, "--threads", "1"],
@@ -234,4 +242,4 @@ def test_interrupted_it_leaves_nothing(tmp_path, number):
             continue
     process.send_signal(number)
     assert process.wait(timeout=60) != 0
-    assert sorted(tmp_path.iterdir()) == before
+    assert not [*tmp_path.iterdir()] and sorted(b.parent.iterdir()) == before

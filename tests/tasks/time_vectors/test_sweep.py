@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, nano
-from test_conf import composed
+from conftest import ROOT
+from period_runs import sweep
 
-from tasks import run_folder
 from tasks.environment import hardware
 from tasks.errors import UserError
-from tasks.run import run
 from tasks.time_vectors import analyses, options
 from tasks.time_vectors.adapters import Adapter
-from tasks.time_vectors.analyse import analyse
+from tasks.time_vectors.analyse import analyse, claims
 from tasks.time_vectors.analyse import main as analyse_main
 from tasks.time_vectors.arithmetic import combine
 from tasks.time_vectors.base import find_base
@@ -28,7 +26,7 @@ from tasks.time_vectors.downstream import main as downstream_main
 from tasks.time_vectors.labelled import Judge
 from tasks.time_vectors.online import online
 from tasks.time_vectors.study import Study, find_studies
-from tasks.time_vectors.tables import verdict
+from tasks.time_vectors.tables import tables, verdict
 from tasks.time_vectors.template import prompt
 from zoo.load import load_run
 
@@ -51,61 +49,43 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory) -> tuple[Path, Path]:
-    """Language models of four years with every control, and from their base a classifier of two.
-
-    As `train.py -m` leaves them, but composed once, which costs more than tuning.
-    """
+    """Language models of four years with every control, and from their base a classifier of two."""
     root = tmp_path_factory.mktemp("sweeps")
     lm, task = root / "runs" / "lm", root / "runs" / "task"
-    named = {a.split("=")[0] for a in SMALL}
-    others = [a for a in nano(root, None) if a.split("=")[0] not in named]
-    whole = composed(*SMALL, *others, "data.period=base", f"task.base={lm}")
-    config = run_folder.plain(whole)
-    for period in ("base", "p1", "p2", "p3", "p4", "all", "s1", "s2", "o1", "o2"):
-        tune(config, lm / period, period)
-    for period in ("p1", "p2"):
-        tune(config, task / period, period, template="{text} => {section}")
+    every = ["base", "p1", "p2", "p3", "p4", "all", "s1", "s2", "o1", "o2"]
+    sweep(root, lm, every, *SMALL)
+    template = "{text} => {section}"
+    sweep(root, task, ["p1", "p2"], *SMALL, f"task.base={lm}", template=template)
     return lm, task
 
 
-def tune(config: dict, folder: Path, period: str, **data: str) -> None:
-    """One run of a sweep; `composed` puts every folder into "somewhere"."""
-    config = json.loads(json.dumps(config).replace("somewhere", str(folder)))
-    config["data"] |= {"period": period, **data}
-    config["task"]["period"] = period
-    folder.mkdir(parents=True)
-    status = run_folder.Status(folder, continued=False, choices={}, overrides=[])
-    run(config, folder, continued=False)
-    status.end("finished")
-
-
 def test_a_sweep_becomes_a_report_and_nothing_is_measured_twice(sweeps, capfd):
-    sweep, _ = sweeps
+    folder, _ = sweeps
     for part in ("1/2", "2/2"):
-        assert analyse_main([str(sweep), "--shard", part]) == 0
-    assert len((sweep / "evaluations.jsonl").read_text().splitlines()) == 16, "4 models, 4 periods"
-    assert analyse_main([str(sweep)]) == 0
-    page = (sweep / "time_vectors.html").read_text()
+        assert analyse_main([str(folder), "--shard", part]) == 0
+    assert len((folder / "evaluations.jsonl").read_text().splitlines()) == 16, "4 models, 4 periods"
+    assert analyse_main([str(folder)]) == 0
+    page = (folder / "time_vectors.html").read_text()
     assert page.count("data:image/png") >= 14
-    found = json.loads((sweep / "time_vectors.json").read_text())["seeds"][0]
+    found = json.loads((folder / "time_vectors.json").read_text())["seeds"][0]
     assert found["labels"] == ["2010", "2011", "2012", "2013"]
     assert np.array(found["grid"]["scores"]).shape == (4, 4)
     assert found["interpolation"]["end_error"] <= 1e-6
-    lines = (sweep / "evaluations.jsonl").read_text().splitlines()
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
     assert len({json.loads(line)["key"] for line in lines}) == len(lines)
     assert "time_vectors.html" in capfd.readouterr().out
-    analyse(find_studies(sweep)[0])
-    assert (sweep / "evaluations.jsonl").read_text().splitlines() == lines
+    analyse(find_studies(folder)[0])
+    assert (folder / "evaluations.jsonl").read_text().splitlines() == lines
 
     # A half-written line of a killed process costs that one evaluation.
-    (sweep / "evaluations.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
-    (study,) = find_studies(sweep)
+    (folder / "evaluations.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
+    (study,) = find_studies(folder)
     assert len(study.cache.known) == len(lines) - 1
 
     # A form written in place is the file that `combine` writes.
     runs = study.runs
     study.set({"2010": 0.3, "2013": 0.7})
-    there = sweep.parents[1] / "mixed"
+    there = folder.parents[1] / "mixed"
     combine(runs["base"], [(0.3, runs["2010"]), (0.7, runs["2013"])], there)
     for name, value in load_run(there).model.named_parameters():
         place = study.flat[study.places[name]].view_as(value)
@@ -179,12 +159,19 @@ def test_january_and_december_are_mixed_on_every_month_of_their_year(sweeps, tmp
 
 def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
     lm, task = sweeps
-    assert analyse_main([str(task), "--quick"]) == 0
-    page = (task / "time_vectors.md").read_text()
-    assert "Analogy: the task of 2010" in page and "Macro-F1 of the likeliest label x 100" in page
-    lines = (task / "evaluations.jsonl").read_text()
     assert downstream_main([str(lm), str(task)]) == 0
-    assert (task / "evaluations.jsonl").read_text() == lines, "nothing is measured twice"
+    assert (task / "analogy.png").read_bytes().startswith(b"\x89PNG")
+    before = (task / "evaluations.jsonl").read_text()
+    (study,), (models,) = find_studies(task), find_studies(lm)
+    whole = analyse(study, quick=True, lm=models)
+    after = (task / "evaluations.jsonl").read_text()
+    assert after.startswith(before) and " half " not in after[len(before) :], "measured once"
+    titles = [title for title, _ in tables(claims([whole]), [whole])]
+    assert "Macro-F1 of the likeliest label x 100" in titles
+    assert (
+        "Analogy: the task of 2010 on later periods, Macro-F1 of the likeliest label x 100"
+        in titles
+    )
     said = capfd.readouterr().out
     assert "Macro-F1" in said and "2013" in said and "analogy" in said
     found = json.loads((task / "analogy.json").read_text())["seeds"][0]
@@ -194,16 +181,14 @@ def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
         assert all(0 <= row[kind] <= 1 for kind in kinds) and len(row["coefficients"]) == 3
     assert 0 <= found["2011"]["tuned on the target"] <= 1
 
-    (study,) = find_studies(task, base=lm)
     judge = Judge(study)
     assert judge.labels == ["home", "sport", "trade", "world"]
     examples = judge.examples("2010", "test")
     assert {answer for _, answer in examples} <= set(judge.labels)
     assert all(text.endswith(" => ") for text, _ in examples)
     # The matrix has a row a trained period.
-    whole = json.loads((task / "time_vectors.json").read_text())["seeds"][0]["task"][0]
     study.set({"2011": 1.0})
-    assert whole["scores"][1][0] == pytest.approx(100 * judge.score(examples))
+    assert whole["task"][0]["scores"][1][0] == pytest.approx(100 * judge.score(examples))
     # What the labels' likelihoods say is what the model says when asked one by one.
     study.set({"2010": 1.0})
     text = examples[0][0]
@@ -223,12 +208,11 @@ def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
         prompt("{text} {colour}", document)
 
     # No text that the language models are tested on was the task's to train on.
-    (other,) = find_studies(lm)
     for period in ("2010", "2011"):
-        tested = {d.text for d in other.data.documents_of(period, "test")}
+        tested = {d.text for d in models.data.documents_of(period, "test")}
         assert tested == {d.text for d in study.data.documents_of(period, "test")}
         assert not tested & {d.text for d in study.data.documents_of(period, "train")}
-    assert other.data.tokenizer.fingerprint == study.data.tokenizer.fingerprint
+    assert models.data.tokenizer.fingerprint == study.data.tokenizer.fingerprint
 
 
 def test_lora_leaves_an_adapter_that_says_what_changed(train, sweeps):

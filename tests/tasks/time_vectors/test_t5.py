@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from period_runs import sweep
 
 from tasks.data.tokenizers import Bytes
 from tasks.time_vectors.data import DatedHub
-from tasks.time_vectors.study import Study
+from tasks.time_vectors.study import find_studies
 from tasks.time_vectors.t5 import T5
 
 TINY = (
@@ -105,14 +106,9 @@ def test_splits_of_the_hub_are_periods_with_their_own_test_text(tmp_path):
                  cache_dir=tmp_path)  # fmt: skip
 
 
-def test_t5_is_tuned_and_compared_like_a_decoder(train, tmp_path):
-    runs = {}
-    for period in ("base", "p1", "p2"):
-        base = [] if period == "base" else [f"task.base={runs['base']}"]
-        outcome = train(*TINY, f"data.period={period}", *base, data=False)
-        assert outcome.code == 0, outcome.err
-        runs[{"p1": "2010", "p2": "2011"}.get(period, period)] = outcome.folder
-    study = Study(runs, tmp_path / "evaluations.jsonl")
+def test_t5_is_tuned_and_compared_like_a_decoder(tmp_path):
+    sweep(tmp_path, tmp_path / "runs", ["base", "p1", "p2"], *TINY)
+    (study,) = find_studies(tmp_path / "runs")
     ends = study.losses({"2010": 1.0}), study.losses({"2010": 1.0, "2011": 0.0})
     assert ends[0] == pytest.approx(ends[1], abs=1e-6)
     assert {"embedding", "feed-forward", "attention", "cross-attention", "norm"} <= set(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from period_runs import sweep
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tasks.errors import UserError
+from tasks.time_vectors.analyse import main
 from tasks.time_vectors.data import DatedFiles
 from tasks.time_vectors.labelled import Judge
 from tasks.time_vectors.study import find_studies
@@ -60,9 +62,8 @@ def dated(tmp_path) -> Path:
     return path
 
 
-def sweep(train, folder: Path, t5: Path, dated: Path, template: str, column: str, steps: int):
-    return train(
-        "-m",
+def small(t5: Path, dated: Path, template: str, column: str) -> tuple[str, ...]:
+    return (
         "experiment=time_vectors_t5",
         f"t5={t5}",
         f"data.path={dated}",
@@ -75,22 +76,19 @@ def sweep(train, folder: Path, t5: Path, dated: Path, template: str, column: str
         "rates.period=2e-2",
         "trainer=cpu",
         "size=small",
-        f"max_steps={steps}",
         "model.dropout=0",
         "callbacks.loss_plot=null",
-        "+hydra.callbacks.analyses.quick=true",
-        "data.period=base,p1,p2",
-        f"hydra.sweep.dir={folder}",
-        data=False,
     )
 
 
-def test_a_t5_from_a_folder_gives_the_matrix_of_macro_f1(train, tmp_path, pretrained, dated):
+def test_a_t5_from_a_folder_gives_the_matrix_of_macro_f1(tmp_path, pretrained, dated):
     """Rows are trained, columns evaluated: each year's model reads its own labels right and the other
     year's wrong, by the likelihood of the labels and by what is written alike."""
     folder = tmp_path / "runs" / "sweeps" / "t5"
-    done = sweep(train, folder, pretrained["1.0"], dated, "text: {text}{label}", "label", 45)
-    assert done.code == 0, done.err
+    overrides = small(pretrained["1.0"], dated, "text: {text}{label}", "label")
+    sweep(tmp_path, folder, ["base"], *overrides, "max_steps=1")
+    sweep(tmp_path, folder, ["p1", "p2"], *overrides, "max_steps=45", "optim.lr=2e-2")
+    assert main([str(folder), "--quick"]) == 0
     found = json.loads((folder / "time_vectors.json").read_text())["seeds"][0]
     likeliest, written = found["task"]
     assert [m["metric"] for m in found["task"]] == ["macro_f1", "macro_f1 written"]
@@ -131,7 +129,9 @@ def test_a_gated_t5_gives_the_matrix_of_rouge_l(train, tmp_path, pretrained, dat
     """More than 50 different answers are summaries: a year's model says that year's words."""
     folder = tmp_path / "runs" / "sweeps" / "t5"
     template = "summarize: {text}{summary}"
-    done = sweep(train, folder, pretrained["1.1"], dated, template, "summary", 60)
+    overrides = small(pretrained["1.1"], dated, template, "summary")
+    periods = ("data.period=base,p1,p2", "max_steps=60", f"hydra.sweep.dir={folder}")
+    done = train("-m", *overrides, *periods, data=False)
     assert done.code == 0, done.err
     (found,) = json.loads((folder / "time_vectors.json").read_text())["seeds"][0]["task"]
     assert found["metric"] == "rouge_l"
