@@ -6,6 +6,7 @@ refused, fails or has to be stopped, and with 2 where it cannot be run safely at
 """
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,14 @@ class Tracer:
         Programs that are run together could change what the next one finds, such as an attribute
         of a module: meant for programs that `tasks.code_execution.tracer_gate` lets through.
         """
-        return [answer(result) for result in self.sandbox.run([request(c) for c in codes])]
+        results = self.sandbox.run([request(c) for c in codes])
+        collects = gc.isenabled()
+        gc.disable()  # thousands of new objects, all of them kept: nothing to look for
+        try:
+            return [answer(result) for result in results]
+        finally:
+            if collects:
+                gc.enable()
 
     def __enter__(self) -> "Tracer":
         return self
@@ -61,10 +69,11 @@ def answer(result: Result) -> list[Step] | Refusal:
     """What the sandbox's result says."""
     if result.value is None:
         return Refusal(result.reason or "it has no result")
-    found = json.loads(result.value)
-    if isinstance(found, str):
-        return Refusal(found)
-    return [Step(*step) for step in steps(found)]
+    try:
+        found = json.loads(result.value)
+        return Refusal(found) if isinstance(found, str) else list(map(Step._make, steps(found)))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return Refusal("it forges its result")
 
 
 def read_program(path: Path) -> str | Refusal:

@@ -9,12 +9,12 @@ built-ins in a module called `__main__`; it reads nothing, and what it prints is
 import ast
 import builtins
 import decimal
+import gc
 import importlib
 import io
 import json
 import re
 import sys
-from collections.abc import Callable
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -28,7 +28,6 @@ from tasks.code_execution.tracer_instrument import (
     LINE,
     LOCALS,
     RETURN,
-    Instrumented,
     instrument,
     statement_lines,
 )
@@ -67,8 +66,14 @@ def record(code: str, *, gated: bool = True) -> list[Step]:
 
 def trace(code: str, *, gated: bool = True) -> list[Change]:
     """As `record`, by what each line changed."""
-    compiled, program, lines = prepare(code, gated=gated)
-    recorder = Recorder(program, lines)
+    collects = gc.isenabled()
+    gc.disable()  # a syntax tree is many young objects that go as they came
+    try:
+        compiled, names = prepare(code, gated=gated)
+    finally:
+        if collects:
+            gc.enable()
+    recorder = Recorder(names, code)
     if "decimal" in code or not code.isascii():  # else no program can have changed it
         decimal.setcontext(decimal.Context())
     stdout, sys.stdout = sys.stdout, recorder.output
@@ -79,10 +84,11 @@ def trace(code: str, *, gated: bool = True) -> list[Change]:
     return recorder.result()
 
 
-def prepare(
-    code: str, *, gated: bool
-) -> tuple[CodeType, Instrumented, Callable[[], dict[int, int]]]:
-    """Compiled and instrumented. Raises Refused for text that is no program, or not admitted."""
+def prepare(code: str, *, gated: bool) -> tuple[CodeType, dict[int, tuple[str, ...]]]:
+    """Compiled, and the names of its functions (tracer_instrument.Instrumented).
+
+    Raises Refused for text that is no program, or not admitted.
+    """
     gate.check_text(code)
     try:
         tree = ast.parse(code)
@@ -96,15 +102,15 @@ def prepare(
         raise Refused("it is nested too deep") from None
     if gated:
         gate.check(compiled)
-    return compiled, program, lambda: statement_lines(ast.parse(code))
+    return compiled, program.names
 
 
 class Recorder:
     """What the calls in an instrumented program arrive at."""
 
-    def __init__(self, program: Instrumented, lines: Callable[[], dict[int, int]]):
-        self.names = program.names
-        self.lines = lines
+    def __init__(self, names: dict[int, tuple[str, ...]], code: str):
+        self.names = names
+        self.code = code
         self.steps: list[Change] = []
         self.output = _Output(self)
         self.characters = 0
@@ -179,7 +185,7 @@ class Recorder:
                 self.seen.append(traceback)
                 entries.append(traceback)
             traceback = traceback.tb_next
-        lines = self.lines()
+        lines = statement_lines(ast.parse(self.code))
         for entry in reversed(entries):
             frame = entry.tb_frame
             line = lines.get(entry.tb_lineno - 1, entry.tb_lineno - 1)

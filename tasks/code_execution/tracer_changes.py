@@ -10,6 +10,7 @@ back, each in the order in which the names were first bound.
 """
 
 from collections.abc import Iterable
+from operator import is_
 from typing import Any
 
 from tasks.code_execution.tracer_render import FIXED, Opaque, show, table
@@ -30,19 +31,20 @@ class Names:
         self.names: list[str] = []
         self.texts: dict[str, str] = {}
         self.size = 0
-        # Beside each name its value, where that has the same text as long as it is the same object: an
-        # exact built-in type that nothing can change. Held, so that no other object takes its address.
-        self.fixed: list[Any] = []
+        self.held: list[Any] = []  # beside each name what its text was made of, see _held
 
     def changes(self) -> tuple[int, dict[str, str]]:
         """MODULE or ANEW, and the table. Raises CannotShow."""
-        namespace, fixed, texts = self.namespace, self.fixed, self.texts
-        names = list(namespace)
+        held, texts = self.held, self.texts
+        names = list(self.namespace)
         if names != self.names:
             return self.anew(names)
         found: dict[str, str] = {}
-        for at, value in enumerate(namespace.values()):
-            if value is fixed[at]:
+        for at, value in enumerate(self.namespace.values()):
+            before = held[at]
+            if value is before:
+                continue
+            if type(value) is list is type(before) and _same(value, before):
                 continue
             name = names[at]
             if name[:2] == "__" or name[0] == " ":
@@ -56,7 +58,7 @@ class Names:
             old = texts.get(name)
             if old is None:
                 return self.anew(names)
-            fixed[at] = value if type(value) in FIXED else _NOTHING
+            held[at] = _held(value)
             if text != old:
                 self.size += len(text) - len(old)
                 texts[name] = found[name] = text
@@ -66,7 +68,7 @@ class Names:
         """After a name has come or gone."""
         values = self.namespace.values()
         texts = table([p for p in zip(names, values) if p[0][:2] != "__" and p[0][0] != " "])
-        self.fixed = [value if type(value) in FIXED else _NOTHING for value in values]
+        self.held = [_held(value) for value in values]
         old, self.names, self.texts = self.texts, names, texts
         self.size = sum(map(len, texts.values())) + max(len(texts) - 1, 0)
         if list(texts)[: len(old)] != list(old):
@@ -74,14 +76,36 @@ class Names:
         return MODULE, {name: text for name, text in texts.items() if old.get(name) != text}
 
 
+def _held(value: Any) -> Any:
+    """What shows later that a value still has its text; to hold it keeps its address from others.
+
+    A value of an exact built-in type that nothing can change is itself enough, and a copy is for a
+    list of such. Anything else has to be written out again.
+    """
+    kind = type(value)
+    if kind in FIXED:
+        return value
+    if kind is list and FIXED.issuperset(map(type, value)):
+        return value.copy()
+    return _NOTHING
+
+
+def _same(value: list[Any], before: list[Any]) -> bool:
+    """By identity alone, since `==` could be the program's, and 1 equals True."""
+    return len(value) == len(before) and all(map(is_, value, before))
+
+
 def steps(changes: Iterable[Change]) -> list[tuple[int, dict[str, str], str]]:
-    """The whole table of every line, a dict of its own for each."""
+    """The whole table of every line, a dict of its own for each.
+
+    Raises ValueError, TypeError or AttributeError for what is no list of changes.
+    """
     found = []
     module: dict[str, str] = {}
     for line, kind, names, output in changes:
-        if kind == FUNCTION:
-            found.append((line, names, output))
-            continue
-        module = {**module, **names} if kind == MODULE else names
-        found.append((line, dict(module), output))
+        if kind == MODULE:
+            names = module = module | names
+        elif kind == ANEW:
+            module = names
+        found.append((line, names, output))
     return found

@@ -1,9 +1,8 @@
 """Messages between the caller and the zygote: four bytes of length, then the message."""
 
 import os
-import struct
 
-_LENGTH = struct.Struct("<I")
+_LENGTH = 4  # bytes
 _PIECE = 1 << 16
 
 
@@ -25,7 +24,9 @@ class Channel:
 
     def send(self, *messages: bytes) -> None:
         """Raises Closed."""
-        data = b"".join([part for m in messages for part in (_LENGTH.pack(len(m)), m)])
+        data = b"".join(
+            [part for m in messages for part in (len(m).to_bytes(_LENGTH, "little"), m)]
+        )
         try:
             sent = os.write(self.descriptor, data)
             while sent < len(data):
@@ -35,10 +36,14 @@ class Channel:
 
     def receive(self) -> bytes:
         """Raises Closed."""
-        length = _LENGTH.unpack(self._take(_LENGTH.size))[0]
-        return self._take(length)
+        self._fill(_LENGTH)
+        end = _LENGTH + int.from_bytes(self._waiting[:_LENGTH], "little")
+        self._fill(end)
+        message = bytes(self._waiting[_LENGTH:end])
+        del self._waiting[:end]
+        return message
 
-    def _take(self, size: int) -> bytes:
+    def _fill(self, size: int) -> None:
         while len(self._waiting) < size:
             try:
                 data = os.read(self.descriptor, _PIECE)
@@ -47,6 +52,3 @@ class Channel:
             if not data:
                 raise Closed("end of stream")
             self._waiting += data
-        taken = bytes(self._waiting[:size])
-        del self._waiting[:size]
-        return taken

@@ -11,7 +11,8 @@ from conftest import ROOT
 
 from tasks.code_execution.datasets import singleline, tutorial
 from tasks.code_execution.formats import Step, decode_trace, encode_trace
-from tasks.code_execution.trace import Refusal, Tracer
+from tasks.code_execution.sandbox import Result
+from tasks.code_execution.trace import Refusal, Tracer, answer
 from tasks.code_execution.tracer import record
 from tasks.code_execution.tracer_gate import Refused
 
@@ -151,6 +152,35 @@ def by_settrace(code: str) -> list[tuple[int, dict[str, str]]]:
 )
 def test_values(value, text):
     assert state(f"x = {value}") == {"x": text}
+
+
+def test_what_looks_the_same_as_before_is_told_apart():
+    """Tables are kept as changes: 1, True and 1.0 are equal, and a list is one while it changes."""
+    code = "x = 1\ny = [1]\nx = True\ny[0] = 1.0\nx = 1.0\ny[0] = True\ny.append(y[0])\nz = y\nz[0] = 2"
+    assert [step[1] for step in record(code)] == [
+        {"x": "1"},
+        {"x": "1", "y": "[ 1 ]"},
+        {"x": "True", "y": "[ 1 ]"},
+        {"x": "True", "y": "[ 1.0 ]"},
+        {"x": "1.0", "y": "[ 1.0 ]"},
+        {"x": "1.0", "y": "[ True ]"},
+        {"x": "1.0", "y": "[ True , True ]"},
+        {"x": "1.0", "y": "[ True , True ]", "z": "[ True , True ]"},
+        {"x": "1.0", "y": "[ 2 , True ]", "z": "[ 2 , True ]"},
+    ]
+
+
+def test_names_that_come_and_go_stand_in_the_order_in_which_they_were_bound():
+    code = "x = 1\ny = 2\ndel x; x = 3\ndef y(): pass\ny = 4\ndel x\ny = 5"
+    assert [list(step[1].items()) for step in record(code)] == [
+        [("x", "1")],
+        [("x", "1"), ("y", "2")],
+        [("y", "2"), ("x", "3")],
+        [("x", "3")],
+        [("y", "4"), ("x", "3")],
+        [("y", "4")],
+        [("y", "5")],
+    ]
 
 
 def test_functions_modules_and_iterators_are_left_out_of_tables():
@@ -308,6 +338,12 @@ def test_command_says_why_there_is_no_trace(tmp_path, content, reason):
 def test_command_on_a_missing_file(tmp_path):
     done = command(tmp_path / "no.py")
     assert done.returncode == 2 and "no.py" in done.stderr
+
+
+@pytest.mark.parametrize("forged", [b"1", b"[1]", b"[[0, 0, 1, 2]]", b"{", b"[" * 10**5, b"\xff"])
+def test_a_result_that_is_no_trace_is_refused(forged):
+    """A program that found its secret can write anything; the build goes on."""
+    assert answer(Result(forged, None)) == Refusal("it forges its result")
 
 
 def test_steps_are_those_of_the_formats():

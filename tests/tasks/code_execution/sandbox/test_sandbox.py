@@ -48,6 +48,30 @@ def test_payloads_of_one_run_share_a_process_and_runs_do_not(box):
     assert box.run([look])[0].value == b"False"
 
 
+WAITS = "lock = threading.Lock()\nlock.acquire()\n"
+TRICKLES = """
+frame = sys._getframe()
+while 'secrets' not in frame.f_locals:
+    frame = frame.f_back
+os.write(3, frame.f_locals['secrets'][:16] + (1 << 19).to_bytes(4, 'little'))
+while True:
+    lock.acquire(timeout=0.005)
+    os.write(3, b'x')
+"""
+
+
+def test_one_that_waits_is_ended_whatever_it_does_with_the_pipe():
+    """It would hold up a build for good: waiting costs no CPU time, and it has found its secret."""
+    with Sandbox(**SETTINGS, wall_seconds=0.5) as box:
+        closes = payload(WAITS + "os.close(3)\nlock.acquire()")
+        results = box.run(
+            [closes, payload(WAITS + TRICKLES), payload(WAITS + "lock.acquire()"), says("1")]
+        )
+    assert [r.value for r in results] == [None, None, None, b"1"]
+    reasons = ["it is killed", "it waits too long", "it waits too long"]
+    assert [r.reason for r in results[:3]] == reasons
+
+
 def test_the_server_is_small_and_has_nothing_of_ours(box):
     """Forking a process with torch in it would cost megabytes and milliseconds for each program."""
     modules = "[m for m in ('torch', 'numpy', 'lightning', 'site', 'pyarrow') if m in sys.modules]"
