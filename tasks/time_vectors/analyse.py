@@ -33,7 +33,7 @@ from tasks.time_vectors.analysis import (
 )
 from tasks.time_vectors.cut import ONLINE, SHUFFLED
 from tasks.time_vectors.downstream import analogy
-from tasks.time_vectors.labelled import Judge
+from tasks.time_vectors.labelled import DOCUMENTS, Judge
 from tasks.time_vectors.maps import planes
 from tasks.time_vectors.online import online
 from tasks.time_vectors.report import write_report
@@ -42,9 +42,12 @@ from tasks.time_vectors.study import Study, base_sweep, find_studies
 YEARS_OF = {"month": 12, "quarter": 4}
 
 
-def analyse(study: Study, *, quick: bool = False, lm: Study | None = None) -> dict[str, Any]:
+def analyse(
+    study: Study, *, quick: bool = False, lm: Study | None = None, documents: int = DOCUMENTS
+) -> dict[str, Any]:
     """All numbers of one seed. quick: the grid, cosines, interpolation and what the runs were made for
-    alone. lm: the language models that a labelled task's runs were tuned from."""
+    alone. lm: the language models that a labelled task's runs were tuned from. documents: of each
+    period's test that such a task is scored on, at most."""
     grid = analyses.grid(study)
     scores, cosines = grid["scores"], study.cosines()
     words = analyses.overlap(study)
@@ -80,9 +83,9 @@ def analyse(study: Study, *, quick: bool = False, lm: Study | None = None) -> di
     if len(study.online) > 1:
         found["online"] = online(study)
     if study.data.template is not None:
-        found["task"] = _task(study)
+        found["task"] = _task(study, documents)
     if lm is not None:
-        found["analogy"] = analogy(lm, study)
+        found["analogy"] = analogy(lm, study, limit=documents)
     if quick:
         return found
     found["cosines"] |= {group: study.cosines(group) for group in study.groups()}
@@ -117,9 +120,9 @@ def _interpolation(study: Study) -> dict[str, Any]:
     }
 
 
-def _task(study: Study) -> list[dict[str, Any]]:
+def _task(study: Study, documents: int) -> list[dict[str, Any]]:
     """The matrices of the published scores."""
-    judge = Judge(study)
+    judge = Judge(study, limit=documents)
     found = [labelled.matrix(study, judge)]
     if judge.labels is not None and study.data.examples:  # T5 writes a batch at a time
         found.append(labelled.matrix(study, judge, written=True))
@@ -185,14 +188,15 @@ def claims(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def run(folder: Path, *, quick: bool = False) -> Path:
+def run(folder: Path, *, quick: bool = False, documents: int = DOCUMENTS) -> Path:
     """Analyses a sweep and writes its report. Raises UserError where it has no such runs."""
     seeds, lms = [], _language_models(folder)
     for study in find_studies(folder):
         if len(study.labels) < 2:
             raise UserError(f"{folder}: needs runs of at least 2 periods")
         say(f"analysing seed {study.seed}: {len(study.labels)} periods")
-        seeds.append(analyse(study, quick=quick, lm=lms.get(study.seed)))
+        lm = lms.get(study.seed)
+        seeds.append(analyse(study, quick=quick, lm=lm, documents=documents))
     found = claims(seeds)
     write_json(folder / "time_vectors.json", _plain({"claims": found, "seeds": seeds}))
     return write_report(folder, found, seeds)
@@ -226,14 +230,17 @@ def _plain(value: Any) -> Any:
 
 
 class Analyses(Callback):
-    """Hydra callback: analyses a sweep when its last job has ended. quick: as in `analyse`."""
+    """Hydra callback: analyses a sweep when its last job has ended. quick, documents: as in `analyse`."""
 
-    def __init__(self, *, quick: bool = False):
-        self.quick = quick
+    def __init__(self, *, quick: bool = False, documents: int = DOCUMENTS):
+        if documents < 2:
+            raise ValueError(f"documents: must be at least 2, got {documents}")
+        self.quick, self.documents = quick, documents
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            say(f"report: {run(Path(config.hydra.sweep.dir), quick=self.quick)}")
+            folder = Path(config.hydra.sweep.dir)
+            say(f"report: {run(folder, quick=self.quick, documents=self.documents)}")
         except (UserError, ValueError) as error:
             say(f"time vectors: {error}")
 
@@ -249,6 +256,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="the grid, cosines and interpolation alone"
     )
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=DOCUMENTS,
+        metavar="N",
+        help=f"of each period that a labelled task is scored on, at most ({DOCUMENTS})",
+    )
     given = parser.parse_args(arguments)
     try:
         if given.shard:
@@ -257,7 +271,9 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"--shard {given.shard}: must be I/N, e.g. 1/4")
             shard(given.folder, int(number), int(of))
         else:
-            print(run(given.folder, quick=given.quick))
+            if given.documents < 2:
+                raise UserError(f"--documents {given.documents}: must be at least 2")
+            print(run(given.folder, quick=given.quick, documents=given.documents))
     except (UserError, ValueError, OSError) as error:
         print(f"time vectors: {error}", file=sys.stderr)
         return 2

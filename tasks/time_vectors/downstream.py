@@ -22,7 +22,7 @@ import torch
 
 from tasks.errors import UserError
 from tasks.run_folder import write_json
-from tasks.time_vectors.labelled import Judge
+from tasks.time_vectors.labelled import DOCUMENTS, Judge
 from tasks.time_vectors.pictures import analogy_picture
 from tasks.time_vectors.study import Study, find_studies
 from tasks.time_vectors.tables import analogy_table
@@ -62,9 +62,9 @@ def best(judge: Judge, source: str, target: str, forms: list[Form]) -> tuple[int
     return chosen, of(chosen, 1)
 
 
-def analogy(lm: Study, task: Study, *, seed: int = 0) -> dict[str, Any]:
+def analogy(lm: Study, task: Study, *, seed: int = 0, limit: int = DOCUMENTS) -> dict[str, Any]:
     """From the task's first period to each later one that both studies have."""
-    judge = Judge(task)
+    judge = Judge(task, limit=limit)
     if not torch.equal(lm.base, task.base):
         raise UserError(
             "the two sweeps do not share a base model; set task.base to the first sweep"

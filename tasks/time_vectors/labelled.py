@@ -26,6 +26,7 @@ from tasks.time_vectors.study import Study
 from tasks.time_vectors.template import prompt
 
 MOST_CLASSES = 50
+DOCUMENTS = 200  # of a period that are scored, unless more are asked for
 ROWS = 128  # texts with a label, read at once
 
 
@@ -35,7 +36,7 @@ class Judge:
     labels: None where answers are no classes. Raises UserError where data.template is missing.
     """
 
-    def __init__(self, study: Study, *, limit: int = 200):
+    def __init__(self, study: Study, *, limit: int = DOCUMENTS):
         self.study, self.limit = study, limit
         self._encode = lru_cache(maxsize=1 << 14)(self._ids)
         self.template = study.data.template
@@ -166,6 +167,7 @@ def matrix(study: Study, judge: Judge, *, written: bool = False) -> dict[str, An
     cosines = study.cosines()
     return {
         "metric": metric,
+        "documents": [len(judge.examples(period, "test")) for period in study.labels],
         "scores": scores,
         "base": row({}),
         "with diagonal": misalignment_correlation(scores, cosines),

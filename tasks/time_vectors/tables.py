@@ -99,6 +99,7 @@ def tables(claims: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> list[tu
         found.append(
             _compared("Routing per token: test loss, mean of all periods", seeds, "routing")
         )
+    if "probe" in seeds[0]:  # of decoders
         found.append(_compared("Reading the period off the activations", seeds, "probe"))
     return found
 
@@ -161,7 +162,10 @@ def _matrix(number: int, seeds: list[dict[str, Any]]) -> tuple[str, list]:
         ("without", "the same off the diagonal"),
     ):
         rows.append([text, estimate([float(np.mean(e[key])) for e in each], 2)])
-    return f"{METRICS[each[0]['metric']]} x 100", rows
+    return (
+        f"{METRICS[each[0]['metric']]} x 100, {min(each[0]['documents'])} test documents a period",
+        rows,
+    )
 
 
 def analogy_table(seeds: list[dict[str, Any]]) -> tuple[str, list]:

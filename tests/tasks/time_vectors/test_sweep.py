@@ -167,7 +167,9 @@ def test_a_task_moves_to_another_period_by_analogy(sweeps, capfd):
     after = (task / "evaluations.jsonl").read_text()
     assert after.startswith(before) and " half " not in after[len(before) :], "measured once"
     titles = [title for title, _ in tables(claims([whole]), [whole])]
-    assert "Macro-F1 of the likeliest label x 100" in titles
+    count = min(len(models.data.documents_of(p, "test")) for p in ("2010", "2011"))
+    assert f"Macro-F1 of the likeliest label x 100, {count} test documents a period" in titles
+    assert whole["task"][0]["documents"][0] == len(models.data.documents_of("2010", "test"))
     assert (
         "Analogy: the task of 2010 on later periods, Macro-F1 of the likeliest label x 100"
         in titles

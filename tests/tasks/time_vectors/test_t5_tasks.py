@@ -135,6 +135,8 @@ def test_a_gated_t5_gives_the_matrix_of_rouge_l(train, tmp_path, pretrained, dat
     assert done.code == 0, done.err
     (found,) = json.loads((folder / "time_vectors.json").read_text())["seeds"][0]["task"]
     assert found["metric"] == "rouge_l"
+    page = (folder / "time_vectors.html").read_text()
+    assert "Soups" in page, "the whole report, of a T5 as well"
     scores = np.array(found["scores"])
     # Two of three words are the year's; one of them, "in", is every year's.
     assert np.diag(scores).min() > 60 and max(scores[0, 1], scores[1, 0]) < 50
