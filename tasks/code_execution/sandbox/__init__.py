@@ -21,14 +21,17 @@ Where neither seccomp nor Landlock holds, `Sandbox` refuses to start and says wh
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.code_execution.sandbox.host import Pool, Result, Sandbox, SandboxError
+    from tasks.code_execution.sandbox.host import Pool as Pool
+    from tasks.code_execution.sandbox.host import Result as Result
+    from tasks.code_execution.sandbox.host import Sandbox as Sandbox
+    from tasks.code_execution.sandbox.host import SandboxError as SandboxError
 
-__all__ = ["Pool", "Result", "Sandbox", "SandboxError"]
+_OF_THE_CALLER = ("Pool", "Result", "Sandbox", "SandboxError")
 
 
 def __getattr__(name: str) -> object:
     """The caller's side, when it is asked for: the zygote is of this package and must stay small."""
-    if name not in __all__:
+    if name not in _OF_THE_CALLER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from tasks.code_execution.sandbox import host
 
