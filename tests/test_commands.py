@@ -268,10 +268,9 @@ def case(command: Command):
     return pytest.param(command, id=name, marks=pytest.mark.slow if slow else ())
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*found in sys.modules"
-)  # what -m says of an import of its package
-@pytest.mark.filterwarnings("error:Callback .* raised")  # Hydra's word for a report that failed
+# What `-m` says where a package imports its own command; Hydra's word for a report that failed.
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.filterwarnings("error:Callback .* raised")
 @pytest.mark.parametrize("command", [case(c) for c in COMMANDS])
 def test_command(desks, command, tmp_path):
     desk = desks(command.page)
