@@ -27,7 +27,10 @@ ORDER = ("local", "vanilla", "hidden", "kv", "zero")  # as the losses are expect
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm at its best learning rate: its runs by seed, and mean validation loss by rate."""
+    """One arm at its best learning rate: its runs by seed.
+
+    tried: mean validation loss by rate, where there are several.
+    """
 
     name: str
     runs: dict[str, Run]
@@ -128,6 +131,15 @@ def _arms(runs: list[Run], where: str) -> dict[str, Arm]:
 
 
 def _best(name: str, rates: dict[object, dict[str, Run]]) -> Arm:
+    if len(rates) == 1:
+        ((rate, runs),) = rates.items()
+        return Arm(name, runs, rate, {})
+    for run in (run for runs in rates.values() for run in runs.values()):
+        if "val/loss" not in run.results:
+            raise UserError(
+                f"{run.folder}: has no val/loss, by which the learning rate is chosen; "
+                "train with validate_every"
+            )
     tried = {
         rate: sum(run.results["val/loss"] for run in runs.values()) / len(runs)
         for rate, runs in rates.items()

@@ -156,6 +156,19 @@ def test_each_arm_counts_at_its_own_best_rate(tmp_path: Path) -> None:
         run_folder(tmp_path, f"h{lr}", mixer=myopic("hidden"), shift=0.8, lr=lr)
     (arms,) = read_arms([tmp_path]).values()
     assert (arms["vanilla"].rate, arms["hidden"].rate) == (0.002, 0.0005)
+    assert len(arms["vanilla"].tried) == 2
+
+
+def test_validation_is_needed_to_choose_a_rate_alone(tmp_path: Path) -> None:
+    """Runs that never validated are reported as they are, unless a choice depends on it."""
+    folder = run_folder(tmp_path, "v", mixer=VANILLA, shift=0.0)
+    (folder / "results.json").write_text(json.dumps({"test/loss": 2.0}))
+    run_folder(tmp_path, "h", mixer=myopic("hidden"), shift=0.8)
+    assert "| vanilla | 2.0000 |" in write_report([tmp_path]).read_text()
+    for name, mixer in {"v2": VANILLA, "h2": myopic("hidden")}.items():
+        run_folder(tmp_path, name, mixer=mixer, shift=0.0, lr=0.0005)
+    with pytest.raises(UserError, match=r"v: has no val/loss.*validate_every"):
+        read_arms([tmp_path])
 
 
 @pytest.mark.parametrize(
