@@ -74,6 +74,7 @@ def plot_gaps(
         axes.errorbar(x, mean, half, fmt="o-", ms=3.5, lw=1.4, capsize=2, color=colour, label=name)
     axes.axhline(0, color="0.6", lw=0.8)
     axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.set_xlim(min(x[0] for x, _, _ in curves.values()) - 0.15)
     ticks = next(iter(curves.values()))[0]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
