@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 from tasks.run_folder import say
 
 
-class AfterSweep(Callback):
+class AfterSweep(Callback, ABC):
     """Hydra callback: judges a sweep when its last job has ended; `main` judges one again.
 
     A subclass gives `judge`, the `name` that a line of its begins with, and a `description` of its command.
@@ -20,9 +21,9 @@ class AfterSweep(Callback):
     name = ""
     description = ""
 
+    @abstractmethod
     def judge(self, folder: Path) -> None:
         """Writes the page of a sweep's folder. Raises ValueError where its runs do not allow it."""
-        raise NotImplementedError
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         try:

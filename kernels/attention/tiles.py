@@ -68,6 +68,7 @@ def load_rows(
 
 @triton.jit
 def store_rows(base, x, start, stride, limit, D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr):
+    """Writes N rows of D numbers from row `start` on, those before `limit`, in base's dtype."""
     n = tl.arange(0, N)
     d = tl.arange(0, BD)
     place = base + tl.cast(start, tl.int64) * stride + ((n * stride)[:, None] + d[None, :])
@@ -110,6 +111,7 @@ class Limits:
 
 
 def limits(mask: Mask, T: int, S: int, q: Tensor) -> Limits:
+    """What the kernels need of a mask over T queries and S keys: a table only where no rule says it."""
     table = mask.per_sample or len(mask.blocks) > 1
     lo = hi = torch.empty(1, dtype=torch.int32, device=q.device)
     if table:
@@ -145,6 +147,7 @@ def padded(D: int) -> int:
 
 
 def tiles(narrow: dict[int, Tiles], wide: dict[int, Tiles], D: int, dtype: torch.dtype) -> Tiles:
+    """The tiles for heads of D numbers: `wide` for float32, `narrow` for 16 bits; small ones on a CPU."""
     if INTERPRETED:
         return Tiles(32, 32, 4, 1)
     return (wide if dtype == torch.float32 else narrow)[padded(D)]
@@ -168,6 +171,7 @@ def by_heads(B: int, H: int, T: int, D: int, like: Tensor) -> Tensor:
 
 
 def precision(dtype: torch.dtype) -> str:
+    """Triton's input_precision of a product: exact for float32, which tensor cores would round."""
     return "ieee" if dtype == torch.float32 else "tf32"
 
 

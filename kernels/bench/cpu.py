@@ -181,7 +181,7 @@ def _myopic() -> Iterator[Row]:
 
 def _loss() -> Iterator[Row]:
     N, C = 2048, 256
-    for V, goal in ((8192, 0.75), (256, None)):
+    for V, goal in ((8192, 0.75), (256, 1.0)):
         hidden = torch.randn(N, C, requires_grad=True)
         weight = (torch.randn(V, C) * 0.05).requires_grad_()
         targets = torch.randint(0, V, (N,))

@@ -24,6 +24,7 @@ LENGTH, BATCH, VOCAB = 1024, 2, 256
 ARMS: dict[str, dict[str, Any] | None] = {
     "softmax": None,
     "momentum": {"eta": 0.5},
+    "momentum, one eta a head": {"eta": 0.5, "per_head": True},
     "momentum, learned": {"eta": 0.5, "learned": True, "per_head": True},
 }
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks import rouge
 from tasks.data.tokenizers import Tokenizer
 from tasks.errors import UserError
 from tasks.icl.fewshot import answer_scores
@@ -91,10 +92,7 @@ def encode_prompt(
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
     """The best F1 over the references, in [0, 100], Porter-stemmed."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    return 100 * max(scorer.score(r, prediction)["rougeL"].fmeasure for r in references)
+    return 100 * max(rouge.rouge_l(r, prediction) for r in references)
 
 
 @torch.inference_mode()

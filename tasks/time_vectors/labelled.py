@@ -8,6 +8,7 @@ Decoders go on with the text; T5 (data.examples) reads it and writes the answer.
 """
 
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tasks.time_vectors.blocks import BEFORE
 from tasks.time_vectors.metrics import macro_f1, rouge_l
 from tasks.time_vectors.study import Study
 from tasks.time_vectors.template import prompt
+from zoo.generate import generate
 
 MOST_CLASSES = 50
 DOCUMENTS = 200  # of a period that are scored, unless more are asked for
@@ -133,16 +135,11 @@ class Judge:
         return found
 
     def _write(self, text: str, *, most: int = 48) -> str:
-        tokenizer, length = self.study.data.tokenizer, self.study.data.context_length
-        ids = self._encode(text).tolist()
-        start = len(ids)
-        while len(ids) - start < most:
-            window = torch.tensor([ids[-length:]])
-            following = int(self.study.model(window)[0, -1].argmax())
-            if following == tokenizer.eos:
-                break
-            ids.append(following)
-        return tokenizer.decode(ids[start:]).strip()
+        data = self.study.data
+        prompt_1T = self._encode(text)[-data.context_length :][None]
+        found = generate(self.study.model, prompt_1T, max_new_tokens=most, temperature=0.0)  # type: ignore[arg-type]
+        ids = takewhile(lambda i: i != data.tokenizer.eos, map(int, found))
+        return data.tokenizer.decode(list(ids)).strip()
 
 
 def matrix(study: Study, judge: Judge, *, written: bool = False) -> dict[str, Any]:
